@@ -1,0 +1,155 @@
+"""What the shell around the pure core needs from outside, as Protocols, and what it shows to the API.
+
+Nothing here does anything. `daemon.py` wires the real ones, tests wire fakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from supervisor.lifecycle.facts import End, Saved, State
+
+
+class Clock(Protocol):
+    """Two clocks: `boot()` decides (CLOCK_BOOTTIME, seconds), `wall()` is shown (Unix time, seconds)."""
+
+    def boot(self) -> float: ...
+
+    def wall(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One transition with its cause, as stored and as `why` shows it."""
+
+    seq: int
+    name: str
+    generation: int
+    boot_id: str
+    boot: float
+    wall: float
+    phase: str  # the phase after it
+    before: str
+    code: str  # Cause.code
+    text: str  # Cause.text
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEnd:
+    """An end in the history, with the wall time at which it was recorded and the samples of its last minute."""
+
+    end: End
+    boot_id: str
+    wall: float
+    samples: str  # JSON of the recorder's columns, or ""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the store knows of one container. `boot_id`: the boot in which `saved` was written."""
+
+    saved: Saved
+    boot_id: str
+    restarts: Mapping[str, int]  # by Reason
+    ends: Mapping[str, int]  # by success error signal oom start_failure lost
+    oom_kills: Mapping[str, int]  # by Scope
+
+
+class Store(Protocol):
+    """Durable state. Synchronous: callers use a worker thread. Raises HostError (disk) and changes nothing then."""
+
+    def load(self) -> Mapping[str, Record]: ...
+
+    def persist(self, name: str, saved: Saved, boot_id: str) -> None: ...
+
+    def record_end(self, name: str, end: End, boot_id: str, wall: float, samples: str, counted_as: str) -> bool:
+        """False when this generation's end is recorded already. Also counts ends (and oom kills by scope)."""
+        ...
+
+    def count_restart(self, name: str, reason: str) -> None: ...
+
+    def decide(self, decision: Decision) -> int:
+        """Append; returns its seq (numbered for ever, over restarts)."""
+        ...
+
+    def ends(self, name: str, limit: int = 100) -> Sequence[StoredEnd]: ...
+
+    def decisions(self, name: str | None = None, since: int = 0, limit: int = 1000) -> Sequence[Decision]: ...
+
+    def forget(self, name: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One container as the API shows it: the core's state and what the engine knows beside it."""
+
+    state: State
+    boot: float  # now, CLOCK_BOOTTIME
+    wall: float  # now, Unix time
+    restarts: Mapping[str, int]
+    ends: Mapping[str, int]
+    oom_kills: Mapping[str, int]
+    cgroup: str
+    log_path: str
+    file: str  # definition file
+    problem: str = ""  # error of its definition file (the last good one runs), limits not enforced, shim lost ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Answer to a request. `code`: supervisorctl's fault word, lower case (`already started`), or ""."""
+
+    ok: bool
+    message: str
+    code: str = ""
+
+
+class Control(Protocol):
+    """What the API may ask of the daemon. Every call is bounded; an acknowledged request is durable (I4).
+
+    Unknown names raise RefusedError(code "no such container").
+    """
+
+    def names(self) -> Sequence[str]: ...
+
+    def snapshot(self, name: str) -> Snapshot: ...
+
+    def problems(self) -> Sequence[str]:
+        """One line each: definition errors, missing controllers, degraded watching, quarantined records."""
+        ...
+
+    def info(self) -> Mapping[str, Any]:
+        """version, pid, uptime, host facts, settings with sources."""
+        ...
+
+    async def start(self, name: str, by: str, wait: float | None) -> Outcome:
+        """`wait`: seconds to wait for RUNNING (None: do not wait). not ok with code "spawn error" when it failed."""
+        ...
+
+    async def stop(self, name: str, by: str, wait: float | None, kill: bool = False) -> Outcome: ...
+
+    async def restart(self, name: str, by: str, wait: float | None) -> Outcome: ...
+
+    async def signal(self, name: str, signal: str, by: str) -> Outcome: ...
+
+    async def exec(self, name: str, args: Sequence[str], stdio: tuple[int, int, int], options: Mapping[str, Any]) -> int:
+        """Run args inside the container on the caller's own stdio (fds are borrowed). Returns the exit code (128+n)."""
+        ...
+
+    async def reread(self) -> Mapping[str, Sequence[str]]:
+        """Look at the definitions, change nothing: {"available": [], "changed": [], "disappeared": [], "errors": []}."""
+        ...
+
+    async def update(self, by: str) -> Mapping[str, Sequence[str]]:
+        """Apply the definitions: {"added", "live", "restarted", "removed", "errors"}."""
+        ...
+
+    def why(self, name: str) -> Mapping[str, Any]:
+        """{"text": [lines], "chain": [Decision as dict], "last_end": ..., "samples": {column: [...]}}"""
+        ...
+
+    def events(self, since: int, follow: bool) -> AsyncIterator[Mapping[str, Any]]: ...
