@@ -1,0 +1,112 @@
+"""An OCI bundle: a directory with config.json and a root file system. Taken as it is, checked whole before anything runs.
+
+Source: runtime-spec bundle.md, config.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from config.errors import DefinitionError
+from runtime import oci
+
+MAX_CONFIG = 1 << 20
+MAX_DEPTH = 32
+
+
+def load_bundle(path: str | Path) -> tuple[oci.Spec, Path]:
+    """The spec and the absolute root of the bundle at `path`. Raises DefinitionError: file, JSON pointer, what is wrong."""
+    bundle = Path(path)
+    file = bundle / "config.json"
+    try:
+        spec = oci.check(parse_config(_read(file)))
+        rootfs = _rootfs(bundle, spec["root"]["path"])
+        for mount in spec.get("mounts") or ():
+            source, options = mount.get("source"), mount.get("options") or ()
+            if source and not source.startswith("/") and (mount.get("type") == "bind" or {"bind", "rbind"} & set(options)):
+                mount["source"] = os.path.normpath(Path(os.path.abspath(bundle)) / source)  # config.md, "Mounts"
+    except DefinitionError as error:
+        error.file = error.file or str(file)
+        raise
+    return spec, rootfs
+
+
+def _read(file: Path) -> bytes:
+    try:
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)  # a FIFO must not hang us
+    except OSError as error:
+        raise DefinitionError(f"cannot be read: {error.strerror}", hint="a bundle is a directory with config.json") from None
+    with os.fdopen(fd, "rb") as opened:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise DefinitionError("is not a regular file")
+        data = opened.read(MAX_CONFIG + 1)
+    if len(data) > MAX_CONFIG:
+        raise DefinitionError(f"is larger than {MAX_CONFIG} bytes")
+    return data
+
+
+def parse_config(data: bytes) -> Any:
+    """JSON with the limits of untrusted input: no duplicate keys, no NaN, bounded depth. Raises DefinitionError."""
+    _bound_depth(data)
+    try:
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_constant, parse_int=_integer)
+    except json.JSONDecodeError as error:
+        raise DefinitionError(f"not JSON: {error.msg}", line=error.lineno, column=error.colno) from None
+    except UnicodeDecodeError as error:
+        raise DefinitionError(f"not UTF-8 at byte {error.start}") from None
+
+
+def _bound_depth(data: bytes) -> None:
+    """Before the parser recurses. Brackets inside strings do not count."""
+    depth = 0
+    quoted = escaped = False
+    for byte in data:
+        if quoted:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                quoted = False
+        elif byte == 0x22:
+            quoted = True
+        elif byte in b"[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise DefinitionError(f"nested deeper than {MAX_DEPTH}")
+        elif byte in b"]}":
+            depth -= 1
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise DefinitionError(f"key {twice!r} stands twice in one object")
+    return made
+
+
+def _constant(word: str) -> Any:
+    raise DefinitionError(f"{word} is not JSON")
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20:
+        raise DefinitionError(f"number {text[:12]}... is too large")
+    return int(text)
+
+
+def _rootfs(bundle: Path, path: str) -> Path:
+    if not path:
+        raise DefinitionError("must not be empty", "/root/path")
+    rootfs = Path(os.path.realpath(bundle / path))
+    if not rootfs.is_dir():
+        raise DefinitionError(f"{rootfs} is not a directory", "/root/path")
+    if rootfs == Path("/"):
+        raise DefinitionError("the host's own root cannot be a container's root", "/root/path")
+    return rootfs

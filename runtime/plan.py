@@ -1,0 +1,235 @@
+"""OCI runtime spec to launch plan: the flat list of operations that the shim runs. All policy is here, none in C.
+
+Pure but for one look at each bind source (is it there, is it a directory): the same input gives the same bytes.
+Source: runtime-spec config.md, config-linux.md; the order is runc's, docs/runtime.md tells it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from config.errors import DefinitionError
+from runtime import linux, oci, users, wire
+from runtime.mountopts import PROPAGATION
+from runtime.plancred import caps_op, exec_ops, privilege_ops, rlimit_ops, user_op
+from runtime.plandescribe import describe
+from runtime.planmounts import device_ops, mask_ops, mount_ops
+from runtime.probe import HostFacts
+from runtime.wire import Op, op
+
+NAMESPACES = {
+    "mount": linux.CLONE_NEWNS,
+    "cgroup": linux.CLONE_NEWCGROUP,
+    "uts": linux.CLONE_NEWUTS,
+    "ipc": linux.CLONE_NEWIPC,
+    "user": linux.CLONE_NEWUSER,
+    "pid": linux.CLONE_NEWPID,
+    "network": linux.CLONE_NEWNET,
+}
+# sysctls that belong to a namespace (runc's list), and the namespace that must be the container's own
+_IPC_SYSCTLS = frozenset(
+    {
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    }
+)
+_SYSCTL = re.compile(r"[A-Za-z0-9_-]+([./][A-Za-z0-9_.:@-]+)+")
+_HOST_MAX = 64  # UTS fields
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the shim will do, in order. `warnings`: what the host could not give."""
+
+    ops: tuple[Op, ...]
+    warnings: tuple[str, ...] = ()
+
+    def encode(self) -> bytes:
+        try:
+            return wire.encode(self.ops)
+        except ValueError as error:
+            raise DefinitionError(str(error)) from None
+
+    def describe(self) -> list[str]:
+        """One line an operation; values of the environment are not shown, they may be secrets."""
+        return [describe(one) for one in self.ops]
+
+
+def compile_plan(spec: oci.Spec, rootfs: str | Path, host: HostFacts) -> Plan:
+    """Compile `spec` for the root at `rootfs` (absolute).
+
+    Raises DefinitionError (JSON pointer of what cannot be run) and LaunchError (a bind source is missing).
+    """
+    oci.check(spec)
+    root = Path(rootfs)
+    if not root.is_absolute():
+        raise DefinitionError(f"{root} must be an absolute path", "/root/path")
+    process, config = spec["process"], spec["linux"]
+    warnings: list[str] = []
+    flags = namespace_flags(config, host)
+    new_user = bool(flags & linux.CLONE_NEWUSER)
+    mounts, late = mount_ops(spec)
+    devices, notes = device_ops(spec, new_user)
+    warnings += notes
+    ops = [op("NAMESPACES", flags=flags)]
+    ops += _user_map(config, new_user)
+    ops.append(op("ROOT", path=str(root), propagation=_root_propagation(config)))
+    ops += mounts
+    ops += devices
+    ops += _identity(spec, flags)
+    ops += _sysctls(config, flags)
+    if flags & linux.CLONE_NEWNET:
+        ops.append(op("LOOPBACK"))
+    ops.append(op("PIVOT"))
+    ops += mask_ops(spec)
+    ops += late
+    ops += _root_attributes(spec)
+    ops += rlimit_ops(process)
+    ops.append(op("OOMADJ", score=process.get("oomScoreAdj", 0)))
+    ops.append(op("UMASK", mask=(process.get("user") or {}).get("umask", 0o022)))
+    ops += [op("SETSID"), op("KEYRING")]
+    ops += [caps_op(process, host.bounding, warnings), user_op(process), op("CWD", path=process["cwd"])]
+    ops += privilege_ops(spec, warnings)
+    ops += exec_ops(process)
+    return Plan(tuple(ops), tuple(warnings))
+
+
+def compile_exec(
+    spec: oci.Spec,
+    args: Sequence[str],
+    env: Mapping[str, str] | None = None,
+    user: str | None = None,
+    cwd: str | None = None,
+    *,
+    rootfs: str | Path | None = None,
+) -> Plan:
+    """A plan that joins the running container of `spec` and runs `args` there, as confined as its init is.
+
+    `env` is added to the container's own. `user` as in a definition; names need `rootfs`. Raises DefinitionError.
+    """
+    base = spec["process"]
+    process = dict(base)
+    process["args"] = list(args)
+    if not process["args"]:
+        raise DefinitionError("nothing to run", "exec")
+    if env:
+        process["env"] = [*(base.get("env") or ()), *(f"{key}={value}" for key, value in env.items())]
+    if cwd is not None:
+        process["cwd"] = cwd
+    if user is not None:
+        who = users.resolve(Path(rootfs) if rootfs else None, user)
+        process["user"] = {"uid": who.uid, "gid": who.gid, "additionalGids": list(who.groups)}
+        process["capabilities"] = _caps_for(who.uid, base)
+        if who.uid != (base.get("user") or {}).get("uid", 0):
+            kept = [e for e in process.get("env") or () if not e.startswith("HOME=") or (env and "HOME" in env)]
+            process["env"] = [*kept, f"HOME={who.home}"] if not (env and "HOME" in env) else kept
+    joined = {**spec, "process": process}
+    oci.check(joined)
+    warnings: list[str] = []
+    join = 0
+    for entry in spec["linux"].get("namespaces") or ():
+        join |= NAMESPACES.get(entry["type"], 0)
+    ops = [op("JOIN", flags=join), op("CWD", path=process["cwd"])]
+    ops += [caps_op(process, None, warnings), user_op(process), *privilege_ops(joined, warnings)]
+    ops += rlimit_ops(process)
+    ops.append(op("OOMADJ", score=process.get("oomScoreAdj", 0)))
+    ops.append(op("UMASK", mask=(base.get("user") or {}).get("umask", 0o022)))
+    ops += exec_ops(process)
+    return Plan(tuple(ops), tuple(warnings))
+
+
+def _caps_for(uid: int, base: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Root in a container has its bounding set; any other user has none, as execve would leave it."""
+    bounding = list((base.get("capabilities") or {}).get("bounding") or ())
+    usable = bounding if uid == 0 else []
+    return {"bounding": bounding, "effective": usable, "permitted": usable}
+
+
+def namespace_flags(config: Mapping[str, Any], host: HostFacts) -> int:
+    flags = 0
+    for index, entry in enumerate(config.get("namespaces") or ()):
+        where = f"/linux/namespaces/{index}"
+        kind = entry["type"]
+        if kind not in NAMESPACES:
+            raise DefinitionError(f"namespace {kind!r} is not supported", f"{where}/type")
+        if entry.get("path"):
+            raise DefinitionError("joining a namespace is not supported yet", f"{where}/path")
+        if flags & NAMESPACES[kind]:
+            raise DefinitionError(f"namespace {kind!r} stands twice", where)
+        if host.features and {"mount": "mnt", "network": "net"}.get(kind, kind) not in host.features:
+            raise DefinitionError(f"this kernel has no {kind} namespaces", where)
+        flags |= NAMESPACES[kind]
+    if not flags & linux.CLONE_NEWNS:
+        raise DefinitionError("a mount namespace is needed", "/linux/namespaces")
+    return flags
+
+
+def _user_map(config: Mapping[str, Any], new_user: bool) -> list[Op]:
+    uids, gids = config.get("uidMappings") or (), config.get("gidMappings") or ()
+    if not new_user:
+        if uids or gids:
+            raise DefinitionError("needs a user namespace", "/linux/uidMappings")
+        return []
+    if not uids or not gids:
+        raise DefinitionError("a user namespace needs uidMappings and gidMappings", "/linux")
+    return [op("USERMAP", uid_map=_map_text(uids), gid_map=_map_text(gids))]
+
+
+def _map_text(entries: Sequence[Mapping[str, int]]) -> str:
+    return "".join(f"{e['containerID']} {e['hostID']} {e['size']}\n" for e in entries)
+
+
+def _root_propagation(config: Mapping[str, Any]) -> int:
+    """While the mounts are made, the new namespace must not tell the host of them; it may hear from it."""
+    word = config.get("rootfsPropagation") or "rslave"
+    return PROPAGATION["rprivate" if word in ("private", "rprivate") else "rslave"]
+
+
+def _root_attributes(spec: Mapping[str, Any]) -> list[Op]:
+    attr = linux.MOUNT_ATTR_RDONLY if spec["root"].get("readonly") else 0
+    word = spec["linux"].get("rootfsPropagation") or ""
+    propagation = PROPAGATION[word] if word in ("shared", "rshared", "unbindable") else 0
+    return [op("ROOTATTR", attr_set=attr, propagation=propagation)] if attr or propagation else []
+
+
+def _identity(spec: Mapping[str, Any], flags: int) -> list[Op]:
+    ops = []
+    for key, name in (("hostname", "HOSTNAME"), ("domainname", "DOMAINNAME")):
+        value = spec.get(key)
+        if not value:
+            continue
+        if not flags & linux.CLONE_NEWUTS:
+            raise DefinitionError("needs a uts namespace of the container's own", f"/{key}")
+        if len(value.encode()) > _HOST_MAX:
+            raise DefinitionError(f"is longer than {_HOST_MAX} bytes", f"/{key}")
+        ops.append(op(name, name=value))
+    return ops
+
+
+def _sysctls(config: Mapping[str, Any], flags: int) -> list[Op]:
+    ops = []
+    for key, value in (config.get("sysctl") or {}).items():
+        where = f"/linux/sysctl/{oci.escape(key)}"
+        if not _SYSCTL.fullmatch(key) or ".." in key:
+            raise DefinitionError(f"{key!r} is not the name of a sysctl", where)
+        dotted = key.replace("/", ".")
+        if dotted in _IPC_SYSCTLS or dotted.startswith("fs.mqueue."):
+            need, word = linux.CLONE_NEWIPC, "ipc"
+        elif dotted.startswith("net."):
+            need, word = linux.CLONE_NEWNET, "network"
+        else:
+            raise DefinitionError(f"{key} belongs to the whole host: a container cannot set it", where)
+        if not flags & need:
+            raise DefinitionError(f"{key} needs a {word} namespace of the container's own", where)
+        ops.append(op("SYSCTL", key=key, value=value))
+    return ops

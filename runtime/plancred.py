@@ -1,0 +1,82 @@
+"""The part of a launch plan about the process itself: limits, credentials, filter, arguments. Used by plan.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from config.errors import DefinitionError
+from runtime import capabilities, linux, seccomp
+from runtime.wire import Op, groups_bytes, op
+
+_SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
+
+
+def rlimit_ops(process: Mapping[str, Any]) -> list[Op]:
+    ops: list[Op] = []
+    seen: set[str] = set()
+    for index, limit in enumerate(process.get("rlimits") or ()):
+        where = f"/process/rlimits/{index}"
+        name = limit["type"]
+        number = linux.RLIMITS.get(name.removeprefix("RLIMIT_").lower()) if name.startswith("RLIMIT_") else None
+        if number is None or name != name.upper():
+            raise DefinitionError(f"unknown limit {name!r}", f"{where}/type", "see setrlimit(2)")
+        if name in seen:
+            raise DefinitionError(f"{name} stands twice", where)
+        seen.add(name)
+        if limit["soft"] > limit["hard"]:
+            raise DefinitionError(f"{name}: soft {limit['soft']} is over hard {limit['hard']}", where)
+        ops.append(op("RLIMIT", resource=number, soft=limit["soft"], hard=limit["hard"]))
+    return ops
+
+
+def caps_op(process: Mapping[str, Any], bounding: frozenset[str] | None, warnings: list[str]) -> Op:
+    """The five sets as masks. What the host cannot grant is left out with a warning (config.md, "capabilities").
+
+    No `capabilities` at all means none: a root process without them, as runc does it.
+    """
+    sets = process.get("capabilities") or {}
+    able = -1 if bounding is None else capabilities.mask(bounding)
+    masks = {}
+    for name in _SETS:
+        wanted = capabilities.mask(sets.get(name) or (), f"/process/capabilities/{name}")
+        masks[name] = wanted & able
+        if wanted & ~able and name in ("bounding", "permitted"):
+            lost = ", ".join(sorted(capabilities.names_of(wanted & ~able)))
+            warnings.append(f"this host cannot give {lost} ({name})")
+    if masks["effective"] & ~masks["permitted"]:
+        raise DefinitionError("effective must be part of permitted", "/process/capabilities/effective")
+    if masks["ambient"] & ~(masks["permitted"] & masks["inheritable"]):
+        raise DefinitionError("ambient must be part of permitted and inheritable", "/process/capabilities/ambient")
+    return op("CAPS", **masks)
+
+
+def user_op(process: Mapping[str, Any]) -> Op:
+    user = process.get("user") or {}
+    groups = tuple(dict.fromkeys(user.get("additionalGids") or ()))
+    return op("USER", uid=user.get("uid", 0), gid=user.get("gid", 0), groups=groups_bytes(groups))
+
+
+def privilege_ops(spec: Mapping[str, Any], warnings: list[str]) -> list[Op]:
+    ops = [op("NNP")] if spec["process"].get("noNewPrivileges") else []
+    profile = spec["linux"].get("seccomp")
+    if profile:
+        flags, code, notes = seccomp.compile_filter(profile)
+        warnings += notes
+        if code:
+            ops.append(op("SECCOMP", flags=flags, filter=code))
+    return ops
+
+
+def exec_ops(process: Mapping[str, Any]) -> list[Op]:
+    """ENV, ARG, EXEC. A name that stands twice keeps its last value, as a shell's would."""
+    env: dict[str, str] = {}
+    for entry in process.get("env") or ():
+        key = entry.partition("=")[0]
+        env.pop(key, None)
+        env[key] = entry
+    ops = [op("ENV", text=entry) for entry in env.values()]
+    ops += [op("ARG", text=arg) for arg in process["args"]]
+    if not process["args"][0]:
+        raise DefinitionError("the program's name is empty", "/process/args/0")
+    return [*ops, op("EXEC")]
