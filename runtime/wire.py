@@ -343,7 +343,8 @@ class Rep:
     def unpack(data: bytes) -> "Rep":
         if len(data) < REP.size:
             raise ValueError("reply: too short")
-        return Rep(*REP.unpack_from(data), tail=data[REP.size :])
+        cmd, seq, err, flags, a, b, c, d = REP.unpack_from(data)
+        return Rep(cmd, seq, err, flags, a, b, c, d, data[REP.size :])
 
     @property
     def fault(self) -> Fault | None:
