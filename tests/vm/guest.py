@@ -13,8 +13,9 @@ import signal
 import socket
 import struct
 import termios
+import threading
 import traceback
-from typing import Any
+from typing import Any, NoReturn
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 1 << 18
@@ -114,29 +115,52 @@ def open_line(path: str) -> int:
     return fd
 
 
-def run_command(job: dict[str, Any], out: int, err: int) -> int:
-    """Run the command to its end, reap whatever else ends meanwhile."""
+def relay(source: int, line: int) -> None:
+    """Copy to a serial line until no writer is left. The command itself shall see a pipe, not a terminal."""
+    while data := os.read(source, 65536):
+        while data:
+            data = data[os.write(line, data) :]
+    termios.tcdrain(line)
+
+
+def run_command(job: dict[str, Any], lines: tuple[int, int]) -> int:
+    """Run the command to its end, reap whatever else ends meanwhile; then nothing but this process is left."""
+    pipes = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
-        try:
-            os.setsid()
-            null = os.open(os.devnull, os.O_RDONLY)
-            os.dup2(null, 0)
-            os.dup2(out, 1)
-            os.dup2(err, 2)
-            os.closerange(3, 64)
-            os.chdir(job["cwd"])
-            for s in (signal.SIGPIPE, signal.SIGINT, signal.SIGXFSZ):
-                signal.signal(s, signal.SIG_DFL)
-            os.execvpe(job["command"][0], job["command"], job["env"])
-        except OSError as e:
-            os.write(2, f"vm/run: {job['command'][0]}: {e.strerror}\n".encode())
-            os._exit(127 if e.errno == 2 else 126)
+        become(job, pipes[0][1], pipes[1][1])
+    relays = []
+    for (r, w), line in zip(pipes, lines, strict=True):
+        os.close(w)
+        relays.append(threading.Thread(target=relay, args=(r, line)))
+        relays[-1].start()
     while True:
         pid, status = os.wait()
         if pid == child:
-            code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
+            break
+    try:
+        os.kill(-1, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    for thread in relays:
+        thread.join(10)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def become(job: dict[str, Any], out: int, err: int) -> NoReturn:
+    try:
+        os.setsid()
+        for fd, target in ((os.open(os.devnull, os.O_RDONLY), 0), (out, 1), (err, 2)):
+            os.dup2(fd, target)
+        os.closerange(3, 64)
+        os.chdir(job["cwd"])
+        for s in (signal.SIGPIPE, signal.SIGINT, signal.SIGXFSZ):
+            signal.signal(s, signal.SIG_DFL)
+        os.execvpe(job["command"][0], job["command"], job["env"])
+    except OSError as e:
+        os.write(2, f"vm/run: {job['command'][0]}: {e.strerror}\n".encode())
+        os._exit(127 if e.errno == 2 else 126)
 
 
 def leave(run: int, name: str, text: str) -> None:
@@ -152,17 +176,15 @@ def serve(run: int) -> None:
     with open(os.open("job.json", os.O_RDONLY, dir_fd=run)) as f:
         job = json.load(f)
     mount_kernel()
-    out, err = open_line("/dev/ttyS0"), open_line("/dev/ttyS1")
+    lines = open_line("/dev/ttyS0"), open_line("/dev/ttyS1")
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     load_modules([*MODULES, *job["modules"]])
     mount_writable(job["keep"])
     socket.sethostname("vm")
     loopback_up()
     os.umask(0o022)
-    code = run_command(job, out, err)
+    code = run_command(job, lines)
     os.sync()
-    for fd in (out, err):
-        termios.tcdrain(fd)
     leave(run, "exit", f"{code}\n")
 
 

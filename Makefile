@@ -1,0 +1,30 @@
+# The verbs of the project. CI (.ci/run) calls the same.
+.PHONY: setup check test bench build demo demo-live lock clean
+PY = .venv/bin/python
+
+setup:
+	@scripts/setup.sh
+
+check: setup
+	@scripts/check.sh
+
+test: setup
+	@$(PY) -m scripts.run_tests
+
+bench: setup
+	@$(PY) -m scripts.run_bench
+
+build: setup
+	@rm -rf dist && $(PY) -m build --no-isolation --outdir dist . && ls -l dist
+
+demo: setup
+	@scripts/demo.sh
+
+demo-live: setup
+	@scripts/demo.sh live
+
+lock:
+	@scripts/lock.sh
+
+clean:
+	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
