@@ -34,7 +34,7 @@ class WharfError(Exception):
 
 
 class DefinitionError(WharfError):
-    """A definition, a setting or an argument is wrong: the caller's fault. Lines and columns count from 1; 0 is unknown."""
+    """A definition, a setting or an argument is wrong: the caller's fault. Lines and columns start at 1."""
 
     exit_code = 2
 
@@ -59,7 +59,7 @@ class RefusedError(WharfError):
 
 
 class LaunchError(WharfError):
-    """A container could not be started: which `operation` failed, on which `path`, with which `errno` (0 is unknown)."""
+    """A container could not be started: the `operation` that failed, its `path` and its `errno` (0 is unknown)."""
 
     def __init__(self, operation: str, path: str = "", errno: int = 0, detail: str = "", where: str = "") -> None:
         reason = f"{os.strerror(errno)} ({_errno.errorcode.get(errno, errno)})" if errno else ""
