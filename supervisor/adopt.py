@@ -1,0 +1,146 @@
+"""At start: find what runs. Every run directory becomes one answer, also when its records are damaged.
+
+A run is proven ours by its shim's answer on the socket in our directory, or by its cgroup in our subtree;
+a number from disk is never signalled.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio import to_thread
+
+from config.errors import WharfError
+from config.model import Container
+from runtime import shim as shims
+from supervisor import ends
+from supervisor.launch import Launcher
+from supervisor.lifecycle.facts import End, Source
+
+log = logging.getLogger("wharfinger.adopt")
+
+CONNECT_LIMIT = 2.0
+META_LIMIT = 1 << 20
+
+
+@dataclass(slots=True)
+class Found:
+    """What is there of one container. At most one of `shim` (it runs) and `end` (it ended meanwhile)."""
+
+    name: str
+    shim: shims.Shim | None = None
+    end: End | None = None
+    definition: Container | None = None  # as it was when the run began, from meta.json
+    file: str = ""
+    silent: bool = False  # a shim is there and does not answer: ask again, decide nothing
+    stale: list[int] = field(default_factory=list)  # generations whose leftovers are to be removed
+    trouble: list[str] = field(default_factory=list)
+
+
+def generations(run_dir: Path, leaves: Iterable[int] = ()) -> list[int]:
+    """Generations with a run directory or a leaf cgroup, newest first."""
+    found = set(leaves)
+    try:
+        for entry in run_dir.iterdir():
+            if entry.name[:1] == "g" and entry.name[1:].isdigit() and len(entry.name) < 20:
+                found.add(int(entry.name[1:]))
+    except OSError:
+        pass
+    return sorted(found, reverse=True)
+
+
+async def find(launcher: Launcher, name: str, leaves: Iterable[int], boot_id: str, now: float) -> Found:
+    """Look at one container's runs. Bounded; never raises: what cannot be read is in `trouble`."""
+    found = Found(name)
+    place = launcher.place(name)
+    for generation in generations(place.run_dir, leaves):
+        run = place.run(generation)
+        meta = _meta(run, found)
+        if found.shim is not None or found.end is not None:
+            await _end_leftover(launcher, name, generation)
+            found.stale.append(generation)
+            continue
+        if meta:
+            found.file = str(meta.get("file", ""))
+            found.definition = _definition(meta, name, found)
+        if meta and meta.get("boot_id") not in (None, boot_id):
+            # The run directory is not on a tmpfs here: this run ended with its boot.
+            found.end = _record_end(run, generation, found, now, "the host was restarted")
+        else:
+            shim = await _connect(run, generation, found)
+            if shim is not None:
+                found.shim = shim
+                continue
+            if found.silent:
+                return found
+            if not (run / "exit").exists():
+                await _end_leftover(launcher, name, generation)
+            found.end = _record_end(run, generation, found, now, "daemon and shim were both gone")
+        found.stale.append(generation)
+    return found
+
+
+async def _connect(run: Path, generation: int, found: Found) -> shims.Shim | None:
+    try:
+        with anyio.fail_after(CONNECT_LIMIT):
+            shim = await shims.connect(run)
+    except TimeoutError:
+        found.silent = True  # slow is not dead
+        found.trouble.append(f"shim of run {generation} does not answer")
+        return None
+    except WharfError as error:
+        log.debug("container=%s generation=%d %s", found.name, generation, error)
+        return None
+    if shim.generation == generation and not shim.ended:
+        return shim
+    shim.close()
+    return None
+
+
+def _record_end(run: Path, generation: int, found: Found, now: float, otherwise: str) -> End:
+    """The real end from the exit record, or `lost` with what is known."""
+    try:
+        record = shims.read_exit(run)
+    except WharfError as error:
+        found.trouble.append(str(error))
+        record = None
+    if record is None or record.generation != generation:
+        return End(generation, None, now, source=Source.LOST, detail=otherwise)
+    return ends.end_of(record, Source.ADOPTED, we_killed=False)
+
+
+async def _end_leftover(launcher: Launcher, name: str, generation: int) -> None:
+    """Kill what is left of an ended or unreachable run: by its cgroup, which is ours."""
+    try:
+        await to_thread.run_sync(launcher.tree.kill, name, generation)
+    except (WharfError, OSError) as error:
+        log.debug("container=%s generation=%d kill: %s", name, generation, error)
+
+
+def _meta(run: Path, found: Found) -> dict[str, Any]:
+    path = run / "meta.json"
+    try:
+        with path.open("rb") as file:
+            meta = json.loads(file.read(META_LIMIT))
+        if isinstance(meta, dict):
+            return meta
+        raise ValueError("not an object")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        found.trouble.append(f"{path}: unreadable record set aside: {error}")
+        return {}
+
+
+def _definition(meta: dict[str, Any], name: str, found: Found) -> Container | None:
+    try:
+        return Container.model_validate(meta["definition"] | {"name": name})
+    except (KeyError, TypeError, ValueError) as error:
+        found.trouble.append(f"definition of the running {name} is not readable: {type(error).__name__}")
+        return None

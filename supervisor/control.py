@@ -1,0 +1,216 @@
+"""What the API may ask: the daemon's side of `ports.Control`. Every call is bounded; nothing here decides."""
+
+from __future__ import annotations
+
+import itertools
+import signal as signals
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import anyio
+
+
+from config.errors import GoneError, RefusedError
+from runtime.plan import compile_exec
+from supervisor import stream
+from supervisor.definitions import Definitions
+from supervisor.fleet import Applied, Fleet, Member
+from supervisor.lifecycle import facts
+from supervisor.lifecycle.facts import Phase, State
+from supervisor.lifecycle.why import explain
+from supervisor.ports import Outcome, Snapshot
+
+ANSWER_LIMIT = 15.0
+RUNNING = frozenset({Phase.RUNNING, Phase.PAUSED})
+DOWN = frozenset({Phase.STOPPED, Phase.EXITED, Phase.FATAL})
+
+
+class Daemon:
+    """Implements `ports.Control` over the fleet."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        definitions: Definitions,
+        events: stream.Stream,
+        info: Callable[[], Mapping[str, Any]],
+        troubles: Callable[[], Sequence[str]],
+    ) -> None:
+        self._fleet = fleet
+        self._definitions = definitions
+        self._events = events
+        self._info = info
+        self._troubles = troubles
+        self._requests = itertools.count(1)
+
+    def _member(self, name: str) -> Member:
+        member = self._fleet.members.get(name)
+        if member is None:
+            raise RefusedError("no such container", where=name)
+        return member
+
+    def names(self) -> Sequence[str]:
+        return sorted(self._fleet.members)
+
+    def snapshot(self, name: str) -> Snapshot:
+        member = self._member(name)
+        hands, shared = member.hands, member.hands.shared
+        problems = (hands.problem, self._definitions.problem_of(hands.file), member.keeper.fault)
+        return Snapshot(
+            state=member.state,
+            boot=shared.clock.boot(),
+            wall=shared.clock.wall(),
+            restarts=dict(hands.tally.restarts),
+            ends=dict(hands.tally.ends),
+            oom_kills=dict(hands.tally.oom_kills),
+            cgroup=str(shared.launcher.tree.parent(name)),
+            log_path=str(shared.launcher.place(name).log_dir / "current.log"),
+            file=hands.file,
+            problem="; ".join(p for p in problems if p),
+        )
+
+    def problems(self) -> Sequence[str]:
+        return [*self._definitions.problems(), *self._troubles()]
+
+    def info(self) -> Mapping[str, Any]:
+        return self._info()
+
+    # -- requests -------------------------------------------------------------------------------
+
+    async def start(self, name: str, by: str, wait: float | None) -> Outcome:
+        member = self._member(name)
+        if member.state.phase in RUNNING or (member.state.phase is Phase.STARTING and not member.state.unmet):
+            return Outcome(False, f"{name}: already started", "already started")
+        before = member.state.generation
+        answer = await self._ask(member, facts.StartAsked(next(self._requests), by))
+        return answer if not answer.ok or wait is None else await self._see_running(member, before, wait)
+
+    async def stop(self, name: str, by: str, wait: float | None, kill: bool = False) -> Outcome:
+        member = self._member(name)
+        running = member.state.phase not in DOWN
+        answer = await self._ask(member, facts.StopAsked(next(self._requests), by, kill))
+        if not answer.ok:
+            return answer
+        if wait is not None and not await member.keeper.wait_for(lambda s: s.phase in DOWN or s.done, wait):
+            return Outcome(False, f"{name}: still {member.state.phase} after {wait:g} s", "still running")
+        return Outcome(True, f"{name}: stopped") if running else Outcome(False, f"{name}: not running", "not running")
+
+    async def restart(self, name: str, by: str, wait: float | None) -> Outcome:
+        member = self._member(name)
+        before = member.state.generation
+        answer = await self._ask(member, facts.RestartAsked(next(self._requests), by))
+        return answer if not answer.ok or wait is None else await self._see_running(member, before, wait)
+
+    async def _ask(
+        self, member: Member, event: facts.StartAsked | facts.StopAsked | facts.RestartAsked
+    ) -> Outcome:
+        try:
+            with anyio.fail_after(ANSWER_LIMIT):
+                answered = await member.keeper.ask(event.request, event)
+        except TimeoutError:
+            return Outcome(False, "no answer yet: the request stands and is decided when the disk answers", "busy")
+        return Outcome(answered.ok, answered.message, "" if answered.ok else answered.message)
+
+    async def _see_running(self, member: Member, before: int, wait: float) -> Outcome:
+        """RUNNING is success; a run that ended, or waits for another try, is a spawn error."""
+
+        def settled(state: State) -> bool:
+            new = state.generation > before
+            return (new and state.phase in RUNNING) or state.phase in DOWN or (new and state.phase is Phase.BACKOFF)
+
+        name = member.state.name
+        if not await member.keeper.wait_for(settled, wait):
+            return Outcome(False, f"{name}: still {member.state.phase}: {member.state.cause.text}", "timeout")
+        state = member.state
+        finished = state.phase is Phase.EXITED and state.last_end is not None and state.last_end.code == 0
+        if state.phase in RUNNING or finished:
+            return Outcome(True, f"{name}: started")
+        return Outcome(False, f"{name}: {state.cause.text}", "spawn error")
+
+    async def signal(self, name: str, signal: str, by: str) -> Outcome:
+        member = self._member(name)
+        number = signal_number(signal)
+        if number is None:
+            return Outcome(False, f"{name}: bad signal name {signal!r}", "bad signal name")
+        try:
+            member.hands.send(number)
+        except GoneError:
+            return Outcome(False, f"{name}: not running", "not running")
+        return Outcome(True, f"{name}: signalled")
+
+    async def exec(
+        self, name: str, args: Sequence[str], stdio: tuple[int, int, int], options: Mapping[str, Any]
+    ) -> int:
+        member = self._member(name)
+        shim = member.hands.shim
+        compiled = member.hands.shared.launcher.compiled(name)
+        if shim is None or compiled is None:
+            raise RefusedError("not running", where=name)
+        plan = compile_exec(
+            compiled.spec, tuple(args), env=options.get("env"), user=options.get("user"), cwd=options.get("cwd")
+        )
+        running = await shim.exec(plan.encode(), *stdio)
+        try:
+            return await running.wait()
+        except BaseException:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(2):
+                await shim.signal_exec(running.id, signals.SIGKILL)
+            raise
+
+    # -- definitions ----------------------------------------------------------------------------
+
+    async def reread(self) -> Mapping[str, Sequence[str]]:
+        loaded = await self._definitions.read()
+        planned = self._fleet.plan(loaded.containers)
+        return {
+            "available": planned.added,
+            "changed": (*planned.live, *planned.restarted),
+            "disappeared": planned.removed,
+            "errors": tuple(str(error) for error in loaded.errors),
+        }
+
+    async def update(self, by: str) -> Mapping[str, Sequence[str]]:
+        applied, errors = await self._definitions.apply(self._fleet)
+        return applied_words(applied) | {"errors": errors}
+
+    # -- history --------------------------------------------------------------------------------
+
+    def why(self, name: str) -> Mapping[str, Any]:
+        member = self._member(name)
+        store = member.hands.shared.store
+        decisions = store.decisions(name, limit=200)
+        stored = store.ends(name, limit=5)
+        chain = [asdict(decision) for decision in decisions[-12:]]
+        last = stored[-1] if stored else None
+        now = member.hands.shared.clock.boot()
+        return {
+            "name": name,
+            "text": explain(member.state, decisions[-12:], now),
+            "chain": chain,
+            "last_end": asdict(last.end) | {"wall": last.wall, "boot_id": last.boot_id} if last else None,
+            "samples": stream.unpack(last.samples) if last and last.samples else {},
+        }
+
+    def events(self, since: int, follow: bool) -> AsyncIterator[Mapping[str, Any]]:
+        return self._events.read(since, follow)
+
+
+def applied_words(applied: Applied) -> dict[str, Sequence[str]]:
+    return {
+        "added": applied.added,
+        "live": applied.live,
+        "restarted": applied.restarted,
+        "removed": applied.removed,
+    }
+
+
+def signal_number(text: str) -> int | None:
+    """`HUP`, `SIGHUP` or `1`; None when there is no such signal."""
+    text = text.upper()
+    if text.isascii() and text.isdigit():
+        return int(text) if 1 <= int(text) <= 64 else None
+    name = text if text.startswith("SIG") else f"SIG{text}"
+    return int(signals.Signals[name]) if name in signals.Signals.__members__ else None
+
+

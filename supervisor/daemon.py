@@ -1,0 +1,252 @@
+"""`wharfingerd`: wires the real clock, kernel, disk and sockets to the core, in the order that start-up needs.
+
+Lock, store, cgroup tree; then the API answers; then what runs is found and adopted; then the rest is started.
+SIGTERM ends the daemon and leaves the containers running (I1); SIGHUP reads the definitions again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import platform
+import resource
+import shutil
+import signal
+import socket
+import sys
+import sysconfig
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio import open_signal_receiver, to_thread
+from anyio.abc import TaskGroup
+
+from config.errors import HostError, WharfError
+from config.settings import Settings, load_settings
+from monitor.defdir import DefinitionWatch
+from monitor.events import EventWatcher, Notice
+from runtime.cgroups import Tree
+from runtime.probe import HostFacts, probe
+from supervisor import api, systemd
+from supervisor import log as logs
+from supervisor.adopt import generations
+from supervisor.clock import SystemClock, boot_id
+from supervisor.control import Daemon
+from supervisor.definitions import Definitions
+from supervisor.engine import Shared
+from supervisor.fleet import Fleet
+from supervisor.launch import Launcher
+from supervisor.sampler import Sampler
+from supervisor.store import SqliteStore, lock_state_dir, open_store
+from supervisor.stream import Stream
+from supervisor.views import Views
+
+log = logging.getLogger("wharfinger")
+
+LOOK_TOGETHER = 16  # shims that are asked at once at start
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="wharfingerd", description="Keep the containers that definitions declare.")
+    parser.add_argument("--version", action="version", version=f"wharfingerd {version('wharfinger')}")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting")
+    parser.add_argument("--config-file", metavar="PATH", help="settings (default /etc/wharfinger/config.toml)")
+    arguments = parser.parse_args(argv)
+    flags = dict(pair.partition("=")[::2] for pair in arguments.set)
+    if arguments.config_file:
+        flags["config_file"] = arguments.config_file
+    try:
+        settings, sources = load_settings(flags)
+        logs.setup(settings.log_level)
+        anyio.run(serve, settings, sources, backend="trio")
+    except* WharfError as group:
+        first = _first(group)
+        print(f"wharfingerd: {first}", file=sys.stderr)
+        return first.exit_code
+    except* KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _first(group: BaseExceptionGroup[WharfError]) -> WharfError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, WharfError)
+    return error
+
+
+async def serve(settings: Settings, sources: Mapping[str, str]) -> None:
+    """Until SIGTERM or SIGINT. Raises WharfError when it cannot begin; nothing was touched then."""
+    if os.geteuid() != 0:
+        raise HostError("wharfingerd must run as root", hint="start it by systemd, or with sudo")
+    for directory in (settings.state_dir, settings.run_dir, settings.log_dir):
+        _make(directory)
+    lock = lock_state_dir(settings.state_dir)
+    try:
+        await _locked(settings, sources)
+    finally:
+        os.close(lock)
+
+
+async def _locked(settings: Settings, sources: Mapping[str, str]) -> None:
+    _raise_nofile()
+    facts = probe()
+    tree = Tree(settings.cgroup_root or _root(facts), facts.controllers)
+    await to_thread.run_sync(tree.setup)
+    store = open_store(settings.state_dir / "state.db")
+    watcher = EventWatcher()
+    try:
+        async with anyio.create_task_group() as tasks:
+            await _run(settings, sources, facts, tree, store, watcher, tasks)
+    finally:
+        watcher.close()
+        store.close()
+        log.info("wharfingerd ends; containers go on")
+
+
+async def _run(
+    settings: Settings,
+    sources: Mapping[str, str],
+    facts: HostFacts,
+    tree: Tree,
+    store: SqliteStore,
+    watcher: EventWatcher,
+    tasks: TaskGroup,
+) -> None:
+    clock, boot = SystemClock(), boot_id()
+    launcher = Launcher(tree, facts, settings.run_dir, settings.log_dir, shim_path(settings), settings.parallel_starts)
+    threads = anyio.CapacityLimiter(1)
+    events = Stream(store, threads)
+    shared = Shared(launcher, store, clock, boot, watcher, tasks, events.publish, threads)
+    fleet = Fleet(shared, tasks, settings.host_id or socket.gethostname(), store.load())
+    definitions = Definitions(settings.definitions_dir, clock)
+    watch = DefinitionWatch(settings.definitions_dir)
+    watch.arm()
+
+    def troubles() -> list[str]:
+        said = [*facts.problems, *(f"record set aside: {q}" for q in store.quarantined)]
+        return [*said, f"definitions are polled: {watch.reason}"] if watch.degraded else said
+
+    def info() -> Mapping[str, Any]:
+        return {
+            "version": version("wharfinger"),
+            "pid": os.getpid(),
+            "python": platform.python_version(),
+            "kernel": facts.release,
+            "cgroup_root": str(tree.root),
+            "controllers": sorted(facts.controllers),
+            "settings": {k: {"value": str(getattr(settings, k)), "source": s} for k, s in sources.items()},
+        }
+
+    control = Daemon(fleet, definitions, events, info, troubles)
+    views = Views(fleet, definitions, facts, tree, clock, store, watch)
+    tasks.start_soon(watcher.run, lambda notice: _noticed(fleet, notice))
+    await api.serve(settings, control, views.scrape, tasks)
+    await _begin(fleet, definitions, launcher, clock, boot)
+    tasks.start_soon(Sampler(fleet, clock).run)
+    tasks.start_soon(views.run)
+    tasks.start_soon(_follow, watch, definitions, fleet)
+    with suppress(WharfError):
+        await launcher.spares.refill()
+    log.info("ready version=%s containers=%d cgroup=%s", version("wharfinger"), len(fleet.members), tree.root)
+    systemd.notify("READY=1")
+    try:
+        with open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+            async for number in received:
+                if number != signal.SIGHUP:
+                    break
+                await _apply(definitions, fleet)
+    finally:
+        systemd.notify("STOPPING=1")
+        launcher.spares.close()
+    tasks.cancel_scope.cancel()
+
+
+async def _begin(fleet: Fleet, definitions: Definitions, launcher: Launcher, clock: SystemClock, boot: str) -> None:
+    """Keepers for all definitions, then a look at what runs; what nobody declares any more is stopped."""
+    definitions.keep(await definitions.read())
+    assert definitions.current is not None
+    leaves = await to_thread.run_sync(launcher.tree.list_existing)
+    files = definitions.files()
+    for name, definition in definitions.current.containers.items():
+        fleet.add(definition, files.get(name, ""))
+    strangers = (set(leaves) | _run_names(launcher)) - set(fleet.members)
+    await fleet.take_in_undeclared(sorted(strangers), leaves, definitions)
+    limiter = anyio.CapacityLimiter(LOOK_TOGETHER)
+
+    async def look(name: str) -> None:
+        async with limiter:
+            await fleet.look(fleet.members[name], leaves.get(name, ()))
+
+    async with anyio.create_task_group() as looks:
+        with anyio.move_on_after(10):  # a silent shim is asked again later, by its own task
+            for name in list(fleet.members):
+                if not fleet.members[name].adopted:
+                    looks.start_soon(look, name)
+
+
+def _run_names(launcher: Launcher) -> set[str]:
+    try:
+        return {entry.name for entry in launcher.runs_dir.iterdir() if generations(entry)}
+    except OSError:
+        return set()
+
+
+async def _follow(watch: DefinitionWatch, definitions: Definitions, fleet: Fleet) -> None:
+    async for change in watch.changes():
+        log.info('definitions changed="%s"', change)
+        await _apply(definitions, fleet)
+
+
+async def _apply(definitions: Definitions, fleet: Fleet) -> None:
+    applied, errors = await definitions.apply(fleet)
+    for error in errors:
+        log.error("definition %s", error)
+    if applied.added or applied.live or applied.restarted or applied.removed:
+        log.info("definitions applied %s", applied)
+
+
+def _noticed(fleet: Fleet, notice: Notice) -> None:
+    member = fleet.members.get(notice.key)
+    if member is not None and notice.kind == "change" and notice.file == "memory.events":
+        member.hands.memory_events(dict(notice.deltas))
+
+
+def _root(facts: HostFacts) -> Path:
+    if facts.cgroup_root is None:
+        raise HostError("no cgroup v2 is mounted", hint="mount -t cgroup2 none /sys/fs/cgroup")
+    return facts.cgroup_root
+
+
+def shim_path(settings: Settings) -> Path:
+    """`wharf-shim` beside our own scripts, unless a setting says otherwise. Raises HostError when it is missing."""
+    if settings.shim_path:
+        return Path(settings.shim_path)
+    found = shutil.which("wharf-shim", path=os.pathsep.join([sysconfig.get_path("scripts"), os.path.dirname(sys.executable)]))
+    if found is None:
+        raise HostError("wharf-shim is not installed beside wharfingerd", hint="set shim_path")
+    return Path(found)
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+    except OSError as error:
+        raise HostError(f"cannot make the directory: {error.strerror}", where=str(directory)) from error
+
+
+def _raise_nofile() -> None:
+    """Six fds a container: the soft limit of 1,024 would end at some 150."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,308 @@
+"""Does the effects of one container, and turns what the kernel says about it into events for the core.
+
+No decision is taken here. One `Hands` per container; what all of them share is in `Shared`.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import anyio
+from anyio import to_thread
+from anyio.abc import TaskGroup
+
+from config.errors import GoneError, LaunchError, WharfError
+from config.model import Container
+from monitor import pidfd as pidfds
+from monitor.events import EventWatcher
+from monitor.recorder import Ring
+from runtime import shim as shims
+from supervisor import ends
+from supervisor.keeper import Durable, Slow
+from supervisor.launch import PERMANENT, Launcher
+from supervisor.lifecycle import facts
+from supervisor.lifecycle.facts import State
+from supervisor.lifecycle.oom import scope_of_child_kill
+from supervisor.lifecycle.step import counted_as
+from supervisor.ports import Clock, Decision, Store
+from supervisor.probe import run_probe
+
+log = logging.getLogger("wharfinger")
+
+CLEAN_LIMIT = 15.0
+
+
+@dataclass(slots=True)
+class Shared:
+    """What the hands of all containers share."""
+
+    launcher: Launcher
+    store: Store
+    clock: Clock
+    boot_id: str
+    watcher: EventWatcher
+    tasks: TaskGroup
+    publish: Callable[[Decision], None]
+    store_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counters of one container as the store has them, kept beside it so that a scrape reads no disk."""
+
+    restarts: dict[str, int] = field(default_factory=dict)
+    ends: dict[str, int] = field(default_factory=dict)
+    oom_kills: dict[str, int] = field(default_factory=dict)
+
+
+def add(counter: dict[str, int], key: str, by: int = 1) -> None:
+    counter[key] = counter.get(key, 0) + by
+
+
+class Hands:
+    """The engine of one container (a `keeper.Performer`)."""
+
+    def __init__(self, name: str, shared: Shared, tell: Callable[[facts.Event], None], tally: Tally) -> None:
+        self.name = name
+        self.shared = shared
+        self.tell = tell
+        self.tally = tally
+        self.file = ""
+        self.definition: Container | None = None
+        self.shim: shims.Shim | None = None
+        self.ring = Ring(300)
+        self.last_end_wall: float | None = None
+        self.problem = ""
+        self._watch: anyio.CancelScope | None = None
+        self._killed: set[int] = set()  # generations that we killed ourselves: such a SIGKILL is no OOM
+
+    # -- durable --------------------------------------------------------------------------------
+
+    async def store(
+        self, before: State, after: State, durable: Sequence[Durable], launch: facts.Launch | None
+    ) -> None:
+        wall = self.shared.clock.wall()
+        boot = self.shared.clock.boot()
+        noted: list[Decision] = []
+
+        def decision(code: str, text: str) -> Decision:
+            return Decision(
+                0, self.name, after.generation, self.shared.boot_id, boot, wall, after.phase, before.phase, code, text
+            )
+
+        decisions: list[Decision] = []
+        for item in durable:
+            if isinstance(item, facts.Note):
+                decisions.append(decision(item.kind, item.text))
+        if (before.phase, before.cause) != (after.phase, after.cause):
+            decisions.append(decision(after.cause.code, after.cause.text))
+        counted: list[tuple[dict[str, int], str, int]] = []
+
+        def write() -> None:
+            store = self.shared.store
+            with store.batch():
+                for item in durable:
+                    if isinstance(item, facts.RecordEnd):
+                        self._write_end(item.end, wall, counted)
+                    elif isinstance(item, facts.Persist):
+                        store.persist(self.name, item.saved, self.shared.boot_id)
+                if launch is not None and launch.reason is not facts.Reason.BOOT:
+                    store.count_restart(self.name, launch.reason)
+                    counted.append((self.tally.restarts, launch.reason, 1))
+                for one in decisions:
+                    noted.append(_numbered(one, store.decide(one)))
+
+        await to_thread.run_sync(write, limiter=self.shared.store_threads)
+        for counter, key, by in counted:
+            add(counter, key, by)
+        for one in noted:
+            log.info(
+                'container=%s generation=%d state=%s before=%s cause=%s text="%s"',
+                self.name, one.generation, one.phase, one.before, one.code, one.text,
+            )  # fmt: skip
+            self.shared.publish(one)
+
+    def _write_end(self, end: facts.End, wall: float, counted: list[tuple[dict[str, int], str, int]]) -> None:
+        assert self.definition is not None
+        kind = counted_as(end, self.definition)
+        samples = self.ring.pack(60) if kind not in ("success",) else ""
+        if not self.shared.store.record_end(self.name, end, self.shared.boot_id, wall, samples, kind):
+            return
+        self.last_end_wall = wall
+        counted.append((self.tally.ends, kind, 1))
+        if end.oom.killed and end.oom.scope is not None:
+            counted.append((self.tally.oom_kills, end.oom.scope, max(1, end.oom.kills or 1)))
+
+    # -- quick ----------------------------------------------------------------------------------
+
+    def quick(self, effect: facts.Signal | facts.KillAll) -> None:
+        """Signals go through the pidfd that we hold, never to a number (I3)."""
+        if isinstance(effect, facts.KillAll):
+            self._killed.add(effect.generation)
+            self.shared.launcher.tree.kill(self.name, effect.generation)
+            return
+        if self.shim is None or self.shim.generation != effect.generation:
+            return
+        number = signal.Signals[effect.signal] if effect.signal in signal.Signals.__members__ else int(effect.signal)
+        if number == signal.SIGKILL:
+            self._killed.add(effect.generation)
+        self.send(number)
+
+    def send(self, number: int) -> None:
+        """Raises GoneError when init has ended."""
+        if self.shim is None:
+            raise GoneError("not running", where=self.name)
+        try:
+            signal.pidfd_send_signal(self.shim.pidfd, number)
+        except ProcessLookupError:
+            raise GoneError("not running", where=self.name) from None
+
+    # -- slow -----------------------------------------------------------------------------------
+
+    def limit(self, effect: Slow) -> float:
+        if isinstance(effect, facts.Launch):
+            return self.definition.start_timeout if self.definition else 30.0
+        if isinstance(effect, facts.Probe) and self.definition and self.definition.healthcheck:
+            return self.definition.healthcheck.timeout + 5.0
+        return CLEAN_LIMIT
+
+    async def slow(self, effect: Slow) -> facts.Event | None:
+        match effect:
+            case facts.Launch():
+                return await self._launch(effect.generation)
+            case facts.Clean():
+                return await self._clean(effect.generation)
+            case facts.Probe():
+                return await self._probe(effect.generation)
+            case facts.ApplyLive():
+                return await self._apply()
+            case facts.Forget():
+                return await self._forget()
+
+    async def _launch(self, generation: int) -> facts.Event:
+        assert self.definition is not None
+        shared = self.shared
+        self.ring.clear()
+        try:
+            shim = await shared.launcher.start(self.definition, generation, shared.boot_id, self.file)
+        except TimeoutError:
+            raise
+        except WharfError as error:
+            permanent = isinstance(error, LaunchError) and error.errno in PERMANENT
+            return facts.LaunchFailed(generation, str(error), permanent, oom="memory limit" in str(error))
+        self._note_missing()
+        self.hold(shim)
+        shared.tasks.start_soon(self._refill)
+        return facts.Launched(generation, shim.pid, shim.started)
+
+    def _note_missing(self) -> None:
+        compiled = self.shared.launcher.compiled(self.name)
+        missing = compiled.missing if compiled else ()
+        self.problem = f"not enforced, no controller: {' '.join(missing)}" if missing else ""
+
+    async def _refill(self) -> None:
+        try:
+            await self.shared.launcher.spares.refill()
+        except WharfError as error:
+            log.warning("no spare shim: %s", error)
+
+    def hold(self, shim: shims.Shim) -> None:
+        """Watch a running container: its end, and its OOM kills. Also called at adoption."""
+        self.release()
+        self.shim = shim
+        parent = self.shared.launcher.tree.parent(self.name)
+        try:
+            self.shared.watcher.add(self.name, parent, ("memory.events",))
+        except (WharfError, OSError) as error:
+            log.debug("container=%s memory.events is not watched: %s", self.name, error)
+        self.shared.tasks.start_soon(self._await_end, shim)
+
+    def release(self) -> None:
+        if self.shim is not None:
+            self.shared.watcher.remove(self.name)
+            self.shim.close()
+            self.shim = None
+
+    async def _await_end(self, shim: shims.Shim) -> None:
+        """One task a run: ends in exactly one Ended."""
+        detail = ""
+        record: shims.ExitRecord | None = None
+        try:
+            record = await shim.wait_exit()
+        except WharfError as error:
+            detail = str(error)
+        if record is None:
+            record = self._left_record(shim.generation)
+        if record is not None:
+            end = ends.end_of(record, facts.Source.SHIM, shim.generation in self._killed)
+        else:
+            # The shim is gone and left no record: nobody reaps or logs for this run. End it whole.
+            log.error("container=%s generation=%d shim lost: %s", self.name, shim.generation, detail)
+            self._killed.add(shim.generation)
+            self.shared.launcher.tree.kill(self.name, shim.generation)
+            with anyio.move_on_after(10):
+                await pidfds.wait_exit(shim.pidfd)
+            end = facts.End(
+                shim.generation, shim.started, self.shared.clock.boot(), source=facts.Source.LOST,
+                detail=f"shim lost: {detail}",
+            )  # fmt: skip
+        self._killed.discard(shim.generation)
+        if self.shim is shim:
+            self.release()
+        self.tell(facts.Ended(end))
+
+    def _left_record(self, generation: int) -> shims.ExitRecord | None:
+        try:
+            return shims.read_exit(self.shared.launcher.place(self.name).run(generation))
+        except WharfError as error:
+            log.error("container=%s generation=%d exit record: %s", self.name, generation, error)
+            return None
+
+    async def _clean(self, generation: int) -> facts.Event | None:
+        if not await to_thread.run_sync(self.shared.launcher.clean, self.name, generation, abandon_on_cancel=True):
+            return facts.Failed("Clean", generation, "a process does not die")
+        return None
+
+    async def _probe(self, generation: int) -> facts.Event:
+        shim, definition = self.shim, self.definition
+        compiled = self.shared.launcher.compiled(self.name)
+        if shim is None or shim.generation != generation or definition is None or compiled is None:
+            return facts.Probed(generation, ok=False, output="not running")
+        assert definition.healthcheck is not None
+        ok, output = await run_probe(shim, compiled.spec, definition.healthcheck)
+        return facts.Probed(generation, ok, output)
+
+    async def _apply(self) -> facts.Event | None:
+        definition = self.definition
+        if definition is None:
+            return None
+        await to_thread.run_sync(self.shared.launcher.apply, definition)
+        self._note_missing()
+        if self.shim is not None:
+            await self.shim.logconf(definition.logging.max_size, definition.logging.max_files)
+        return None
+
+    async def _forget(self) -> None:
+        self.release()
+        await to_thread.run_sync(self.shared.launcher.forget, self.name, abandon_on_cancel=True)
+        await to_thread.run_sync(self.shared.store.forget, self.name, limiter=self.shared.store_threads)
+
+    # -- kernel facts ---------------------------------------------------------------------------
+
+    def memory_events(self, deltas: dict[str, int]) -> None:
+        """A notice of memory.events: a kill while init lives is the container's event, not its end."""
+        kills = deltas.get("oom_kill", 0)
+        if kills <= 0 or self.shim is None or pidfds.has_ended(self.shim.pidfd):
+            return
+        if self.definition is not None and self.definition.oom.group:
+            return  # all of it dies: the end will say so
+        add(self.tally.oom_kills, scope_of_child_kill(deltas), kills)
+        self.tell(facts.ChildOom(self.shim.generation, kills))
+
+
+def _numbered(decision: Decision, seq: int) -> Decision:
+    return Decision(seq, *(getattr(decision, f) for f in decision.__slots__[1:]))
+

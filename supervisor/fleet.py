@@ -1,0 +1,203 @@
+"""All containers of this host: their keepers, and how definitions and dependencies reach them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import anyio
+from anyio import CancelScope, to_thread
+from anyio.abc import TaskGroup
+
+from config.changes import diff
+from config.model import Container
+from supervisor import adopt
+from supervisor.engine import Hands, Shared, Tally
+from supervisor.keeper import Keeper
+from supervisor.lifecycle import facts
+from supervisor.lifecycle.facts import State
+from supervisor.lifecycle.step import dependency_unmet, initial
+from supervisor.ports import Record
+
+log = logging.getLogger("wharfinger.fleet")
+
+SILENT_RETRY = 5.0
+
+
+@dataclass(slots=True)
+class Member:
+    """One container: its keeper (decides), its hands (act), and where its definition stands."""
+
+    keeper: Keeper
+    hands: Hands
+    adopted: bool = False  # the first look at what runs is over
+
+    @property
+    def state(self) -> State:
+        return self.keeper.state
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    added: tuple[str, ...] = ()
+    live: tuple[str, ...] = ()
+    restarted: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+class Fleet:
+    """The members by name. Only the daemon's task group runs them."""
+
+    def __init__(self, shared: Shared, tasks: TaskGroup, host_id: str, records: Mapping[str, Record]) -> None:
+        self.members: dict[str, Member] = {}
+        self._shared = shared
+        self._tasks = tasks
+        self._host_id = host_id
+        self._records = records
+        self._told_unmet: dict[str, tuple[str, ...]] = {}
+
+    # -- members --------------------------------------------------------------------------------
+
+    def add(self, definition: Container, file: str) -> Member:
+        """A keeper for a definition, in state UNKNOWN until `look` has said what runs."""
+        name = definition.name
+        record = self._records.get(name)
+        state = initial(definition, f"{self._host_id}/{name}", record.saved if record else None)
+        tally = Tally(dict(record.restarts), dict(record.ends), dict(record.oom_kills)) if record else Tally()
+        hands = Hands(name, self._shared, lambda event: keeper.tell(event), tally)
+        hands.definition, hands.file = definition, file
+        keeper = Keeper(state, hands, self._shared.clock, self._changed)
+        member = Member(keeper, hands)
+        self.members[name] = member
+        self._tasks.start_soon(self._keep, member)
+        return member
+
+    async def _keep(self, member: Member) -> None:
+        await member.keeper.run()
+        member.hands.release()
+        name = member.state.name
+        if self.members.get(name) is member:
+            del self.members[name]
+            self._told_unmet.pop(name, None)
+            self._dependants_of(name)
+
+    async def look(self, member: Member, leaves: Iterable[int]) -> None:
+        """Find what runs of it, and tell the core. A shim that does not answer leaves it UNKNOWN and is asked again."""
+        shared, name = self._shared, member.state.name
+        record = self._records.get(name)
+        booted = record is None or record.boot_id != shared.boot_id
+        while True:
+            found = await adopt.find(shared.launcher, name, leaves, shared.boot_id, shared.clock.boot())
+            for line in found.trouble:
+                log.warning('container=%s adoption="%s"', name, line)
+            if not found.silent:
+                break
+            member.hands.problem = found.trouble[-1]
+            await anyio.sleep(SILENT_RETRY)
+        member.hands.problem = ""
+        self._tell_unmet(member)
+        if found.shim is not None:
+            if found.definition is not None and found.definition.digest != member.state.definition.digest:
+                # It was changed while no daemon watched: what runs is the old one.
+                await self._adopt(member, found, found.definition)
+                self._redefine(member, member.hands.definition or found.definition, found.definition)
+            else:
+                await self._adopt(member, found, member.state.definition)
+        else:
+            member.keeper.tell(facts.Absent(_unrecorded(found.end, member.state), booted))
+        for generation in found.stale:
+            with CancelScope(shield=True):
+                await to_thread.run_sync(shared.launcher.clean, name, generation)
+        member.adopted = True
+
+    async def _adopt(self, member: Member, found: adopt.Found, definition: Container) -> None:
+        shim = found.shim
+        assert shim is not None
+        await to_thread.run_sync(self._shared.launcher.adopt, definition)
+        member.hands.hold(shim)
+        member.keeper.tell(facts.Adopted(shim.generation, shim.pid, shim.started))
+
+    # -- definitions ----------------------------------------------------------------------------
+
+    def plan(self, wanted: Mapping[str, Container]) -> Applied:
+        """What `apply` would do; changes nothing."""
+        added = tuple(n for n in wanted if n not in self.members or self.members[n].state.removed)
+        kinds = {n: self._difference(n, wanted[n]) for n in wanted if n not in added}
+        removed = tuple(n for n, m in self.members.items() if n not in wanted and not m.state.removed)
+        return Applied(
+            added,
+            tuple(n for n, kind in kinds.items() if kind == "live"),
+            tuple(n for n, kind in kinds.items() if kind == "restart"),
+            removed,
+        )
+
+    def apply(self, wanted: Mapping[str, Container], files: Mapping[str, str]) -> Applied:
+        """Bring the members to the definitions. A name that is still being removed is added once it is gone."""
+        planned = self.plan(wanted)
+        for name in planned.added:
+            if name in self.members:
+                self._tasks.start_soon(self._add_when_gone, name, wanted[name], files.get(name, ""))
+            else:
+                self._start_new(wanted[name], files.get(name, ""))
+        for name in (*planned.live, *planned.restarted):
+            member = self.members[name]
+            self._redefine(member, wanted[name], member.hands.definition or wanted[name])
+        for name in planned.removed:
+            self.members[name].keeper.tell(facts.Removed())
+        for name, member in self.members.items():
+            member.hands.file = files.get(name, member.hands.file)
+            self._tell_unmet(member)
+        return planned
+
+    def _start_new(self, definition: Container, file: str) -> None:
+        member = self.add(definition, file)
+        self._tasks.start_soon(self.look, member, self._shared.launcher.tree.list_existing().get(definition.name, ()))
+
+    async def _add_when_gone(self, name: str, definition: Container, file: str) -> None:
+        while name in self.members:
+            await self.members[name].keeper.wait_for(lambda state: state.done, 60)
+            await anyio.sleep(0)
+        self._start_new(definition, file)
+
+    def _difference(self, name: str, new: Container) -> str:
+        old = self.members[name].hands.definition
+        return diff(old, new).kind if old is not None else "restart"
+
+    def _redefine(self, member: Member, new: Container, old: Container) -> None:
+        change = diff(old, new)
+        if change.kind == "same":
+            return
+        member.hands.definition = new
+        member.keeper.tell(facts.Redefined(new, change.kind == "restart", change.fields))
+
+    # -- dependencies ---------------------------------------------------------------------------
+
+    def states(self) -> dict[str, State]:
+        return {name: member.state for name, member in self.members.items()}
+
+    def _changed(self, before: State, after: State) -> None:
+        if (before.phase, before.health, before.last_end) != (after.phase, after.health, after.last_end):
+            self._dependants_of(after.name)
+
+    def _dependants_of(self, name: str) -> None:
+        for member in self.members.values():
+            if name in member.state.definition.depends_on:
+                self._tell_unmet(member)
+
+    def _tell_unmet(self, member: Member) -> None:
+        definition = member.hands.definition
+        if definition is None or not (definition.depends_on or member.state.unmet):
+            return
+        unmet = dependency_unmet(definition, self.states())
+        if unmet != self._told_unmet.get(definition.name):
+            self._told_unmet[definition.name] = unmet
+            member.keeper.tell(facts.Dependencies(unmet))
+
+
+def _unrecorded(end: facts.End | None, state: State) -> facts.End | None:
+    """An end whose generation is recorded already is no news (I5)."""
+    last = state.last_end
+    if end is None or (last is not None and last.generation >= end.generation):
+        return None
+    return end

@@ -1,0 +1,222 @@
+"""The task of one container: the only writer of its state.
+
+It takes events from one queue, asks the pure core what follows, and has the effects done: those that
+must be in order (store, answers, signals) by itself, one after the other; those that take time
+(launch, clean, probe) as tasks, each of which ends in an event.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from anyio import (
+    TASK_STATUS_IGNORED,
+    Event,
+    WouldBlock,
+    create_memory_object_stream,
+    create_task_group,
+    fail_after,
+    move_on_after,
+)
+from anyio.abc import TaskStatus
+
+from config.errors import HostError, WharfError
+from supervisor.lifecycle import facts
+from supervisor.lifecycle.facts import Effect, State
+from supervisor.lifecycle.step import step
+from supervisor.ports import Clock
+
+log = logging.getLogger("wharfinger.keeper")
+
+QUEUE_FOR_REQUESTS = 64
+# trio's clock stops in suspend and the core's does not: look again at least this often while waiting.
+LONGEST_NAP = 30.0
+
+Durable = facts.Persist | facts.RecordEnd | facts.Note
+Slow = facts.Launch | facts.Clean | facts.Probe | facts.ApplyLive | facts.Forget
+SLOW = (facts.Launch, facts.Clean, facts.Probe, facts.ApplyLive, facts.Forget)
+DURABLE = (facts.Persist, facts.RecordEnd, facts.Note)
+
+
+class Performer(Protocol):
+    """What does the effects of one container (engine.py)."""
+
+    async def store(self, before: State, after: State, durable: Sequence[Durable], launch: facts.Launch | None) -> None:
+        """Write everything of one step in one transaction. Raises HostError, nothing written."""
+        ...
+
+    def quick(self, effect: facts.Signal | facts.KillAll) -> None: ...
+
+    async def slow(self, effect: Slow) -> facts.Event | None: ...
+
+    def limit(self, effect: Slow) -> float: ...
+
+
+@dataclass(slots=True)
+class Answered:
+    """A request's place to wait for its answer."""
+
+    done: Event
+    ok: bool = False
+    message: str = ""
+
+
+class Keeper:
+    """Keeps one container. `changed` is called after each step with the state before and after."""
+
+    def __init__(
+        self, state: State, performer: Performer, clock: Clock, changed: Callable[[State, State], None]
+    ) -> None:
+        self.state = state
+        self._do = performer
+        self._clock = clock
+        self._changed = changed
+        self._tx, self._rx = create_memory_object_stream[facts.Event](math.inf)
+        self._answers: dict[int, Answered] = {}
+        self._moved = Event()
+        self.fault = ""
+
+    # -- from outside ---------------------------------------------------------------------------
+
+    def tell(self, event: facts.Event) -> None:
+        """Queue what the kernel or an effect said. Repeatable facts are dropped when the queue is long:
+        they are levels, and will be told again."""
+        if isinstance(event, facts.ChildOom | facts.Tick) and self._busy():
+            return
+        with suppress(WouldBlock):
+            self._tx.send_nowait(event)
+
+    async def ask(self, request: int, event: facts.StartAsked | facts.StopAsked | facts.RestartAsked) -> Answered:
+        """Queue a request and wait for its answer, which comes when its intent is stored.
+
+        A full queue answers at once, refused. Cancelled: the request stays queued and is decided all the same.
+        """
+        answered = Answered(Event())
+        if self._busy() or self.state.done:
+            answered.message = "busy: too many requests wait; try again"
+            return answered
+        self._answers[request] = answered
+        try:
+            self._tx.send_nowait(event)
+            await answered.done.wait()
+        finally:
+            self._answers.pop(request, None)
+        return answered
+
+    async def wait_for(self, condition: Callable[[State], bool], timeout: float) -> bool:
+        """Wait until the state meets `condition`; False when the time is over. A time-out says nothing of the state."""
+        with move_on_after(timeout):
+            while not condition(self.state):
+                await self._moved.wait()
+            return True
+        return condition(self.state)
+
+    def _busy(self) -> bool:
+        return self._tx.statistics().current_buffer_used >= QUEUE_FOR_REQUESTS
+
+    # -- the task -------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        async with create_task_group() as tg:
+            task_status.started()
+            while not self.state.done:
+                event = await self._next()
+                try:
+                    slow = await self._turn(event)
+                except WharfError as error:
+                    self._fence(event, error)
+                    continue
+                except Exception as error:  # noqa: BLE001  the fence: a bug shows one container as faulty, no more
+                    log.exception("container=%s event=%r", self.state.name, event)
+                    self._fence(event, error)
+                    continue
+                for effect in slow:
+                    tg.start_soon(self._act, effect)
+        for answered in self._answers.values():
+            answered.message = "the container is gone"
+            answered.done.set()
+
+    async def _next(self) -> facts.Event:
+        with suppress(WouldBlock):  # receive() is a cancel point first: an overdue Tick would overtake a stop
+            return self._rx.receive_nowait()
+        due = self.state.wake_at
+        nap = math.inf if due is None else min(LONGEST_NAP, max(0.0, due - self._clock.boot()))
+        with move_on_after(nap):
+            return await self._rx.receive()
+        return facts.Tick()
+
+    async def _turn(self, event: facts.Event) -> list[Slow]:
+        before = self.state
+        self.state, effects = step(before, event, self._clock.boot())
+        if self.state is before and not effects:
+            return []
+        slow = await self._in_order(before, effects)
+        self._moved.set()
+        self._moved = Event()
+        self._changed(before, self.state)
+        return slow
+
+    async def _in_order(self, before: State, effects: Sequence[Effect]) -> list[Slow]:
+        """One transaction for all that is durable, then answers and signals in their order; the rest is returned."""
+        durable = [e for e in effects if isinstance(e, DURABLE)]
+        launch = next((e for e in effects if isinstance(e, facts.Launch)), None)
+        moved = (before.phase, before.cause) != (self.state.phase, self.state.cause)
+        if durable or moved or launch:
+            try:
+                await self._do.store(before, self.state, durable, launch)
+            except HostError as error:
+                if any(isinstance(e, facts.Persist) for e in durable):
+                    self._refuse(effects, str(error))
+                    self.tell(facts.Failed("Persist", self.state.generation, str(error)))
+                    return []
+                log.error("container=%s history is not written: %s", self.state.name, error)
+        slow: list[Slow] = []
+        for effect in effects:
+            if isinstance(effect, facts.Answer):
+                self._answer(effect)
+            elif isinstance(effect, facts.Signal | facts.KillAll):
+                try:
+                    self._do.quick(effect)
+                except WharfError as error:
+                    self.tell(facts.Failed(type(effect).__name__, effect.generation, str(error)))
+            elif isinstance(effect, SLOW):
+                slow.append(effect)
+        return slow
+
+    async def _act(self, effect: Slow) -> None:
+        """An effect ends in an event, always."""
+        name, generation = type(effect).__name__, effect.generation
+        try:
+            with fail_after(self._do.limit(effect)):
+                told = await self._do.slow(effect)
+        except TimeoutError:
+            told = facts.Failed(name, generation, f"no end after {self._do.limit(effect):.0f} s")
+        except WharfError as error:
+            told = facts.Failed(name, generation, str(error))
+        except Exception as error:  # noqa: BLE001  as in run(): an effect's bug must not take the other containers
+            log.exception("container=%s effect=%r", self.state.name, effect)
+            self.fault = f"fault in {name}: {type(error).__name__}"
+            told = facts.Failed(name, generation, f"internal: {type(error).__name__}: {error}")
+        if told is not None:
+            self.tell(told)
+
+    def _fence(self, event: facts.Event, error: Exception) -> None:
+        self.fault = f"{type(event).__name__}: {type(error).__name__}: {error}"
+        request = getattr(event, "request", None)
+        if request in self._answers:
+            self._answer(facts.Answer(request, ok=False, message=str(error)))
+
+    def _answer(self, answer: facts.Answer) -> None:
+        if (waiting := self._answers.get(answer.request)) is not None:
+            waiting.ok, waiting.message = answer.ok, answer.message
+            waiting.done.set()
+
+    def _refuse(self, effects: Sequence[Effect], why: str) -> None:
+        for effect in effects:
+            if isinstance(effect, facts.Answer):
+                self._answer(facts.Answer(effect.request, ok=False, message=why))

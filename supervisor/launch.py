@@ -1,0 +1,237 @@
+"""From a definition to a running process: the calls on `runtime`, in their order, undone when one fails.
+
+A plan is compiled once per definition; a spare shim waits for its start message, so that a restart
+costs a cgroup, a directory and one packet. Nothing here decides.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from anyio import CancelScope, CapacityLimiter, Lock, to_thread
+
+from config.errors import HostError, LaunchError, RefusedError, WharfError
+from config.model import Container
+from runtime import shim, wire
+from runtime.bundle import load_bundle
+from runtime.cgroups import Tree
+from runtime.plan import Plan, compile_plan
+from runtime.probe import HostFacts
+from runtime.spec import build_spec
+
+log = logging.getLogger("wharfinger.launch")
+
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+# errno of a launch that will not get better by trying again: the definition or the root must change first
+PERMANENT = frozenset({errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL})
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one container lives on this host."""
+
+    run_dir: Path  # run_dir/c/<name>
+    log_dir: Path
+
+    def run(self, generation: int) -> Path:
+        return self.run_dir / f"g{generation}"
+
+
+@dataclass(slots=True)
+class Compiled:
+    digest: str
+    spec: dict[str, Any]
+    plan: Plan
+    packed: bytes
+    rootfs: Path
+    missing: tuple[str, ...] = ()  # controllers that a limit needs and the host lacks
+    prepared: bool = False
+
+
+@dataclass(slots=True)
+class Spares:
+    """A shim that waits ready, so that starting one is not on the way from an exit to the next exec."""
+
+    path: Path
+    _lock: Lock = field(default_factory=Lock)
+    _ready: shim.SpareShim | None = None
+
+    async def take(self) -> shim.SpareShim:
+        async with self._lock:
+            ready, self._ready = self._ready, None
+        if ready is not None and ready.alive():
+            return ready
+        return await shim.spawn_shim(self.path)
+
+    async def refill(self) -> None:
+        async with self._lock:
+            if self._ready is None or not self._ready.alive():
+                self._ready = await shim.spawn_shim(self.path)
+
+    def close(self) -> None:
+        if self._ready is not None:
+            self._ready.close()
+
+
+class Launcher:
+    """Starts runs. One per daemon; `tree`, directories and facts are injected."""
+
+    def __init__(self, tree: Tree, facts: HostFacts, run_dir: Path, log_dir: Path, shim_path: Path, parallel: int) -> None:
+        self.tree = tree
+        self.facts = facts
+        self._run_dir = run_dir
+        self._log_dir = log_dir
+        self.spares = Spares(shim_path)
+        self._limiter = CapacityLimiter(parallel)
+        self._threads = CapacityLimiter(8)
+        self._compiled: dict[str, Compiled] = {}
+
+    def place(self, name: str) -> Place:
+        return Place(self._run_dir / "c" / name, self._log_dir / name)
+
+    def compiled(self, name: str) -> Compiled | None:
+        return self._compiled.get(name)
+
+    def drop(self, name: str) -> None:
+        self._compiled.pop(name, None)
+
+    async def start(self, container: Container, generation: int, boot_id: str, file: str) -> shim.Shim:
+        """Start run `generation`. Raises LaunchError, HostError, RefusedError, DefinitionError; nothing is left then."""
+        async with self._limiter:
+            try:
+                compiled = await to_thread.run_sync(
+                    self._prepare, container, generation, boot_id, file, limiter=self._threads
+                )
+                spare = await self.spares.take()
+                try:
+                    with self._request(container, generation) as request:
+                        return await spare.start(compiled.packed, request)
+                except BaseException:
+                    spare.close()  # its end of file tells an unstarted shim to go
+                    raise
+            except BaseException:
+                with CancelScope(shield=True):
+                    await to_thread.run_sync(self.clean, container.name, generation, limiter=self._threads)
+                raise
+
+    def _prepare(self, container: Container, generation: int, boot_id: str, file: str) -> Compiled:
+        """In a worker thread: compile if the definition is new, cgroup and directories of this run."""
+        compiled = self._compile(container)
+        _bind_sources_exist(container)
+        if not compiled.prepared:
+            compiled.missing = tuple(self.tree.prepare(container))
+            compiled.prepared = True
+        self.tree.open_leaf(container.name, generation)
+        place = self.place(container.name)
+        try:
+            place.log_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
+        except OSError as error:
+            log.warning("container=%s no log directory: %s", container.name, error)
+        run = place.run(generation)
+        try:
+            run.mkdir(parents=True, exist_ok=True, mode=0o700)
+            meta = {"version": 1, "name": container.name, "generation": generation, "boot_id": boot_id, "file": file}
+            meta["definition"] = container.model_dump(mode="json", exclude_unset=True)
+            (run / "meta.json").write_text(json.dumps(meta))
+        except OSError as error:
+            raise HostError(f"cannot write the run directory: {os.strerror(error.errno or 0)}", where=str(run)) from error
+        return compiled
+
+    def _compile(self, container: Container) -> Compiled:
+        known = self._compiled.get(container.name)
+        if known is not None and known.digest == container.digest:
+            return known
+        spec, rootfs = spec_of(container, self.facts)
+        plan = compile_plan(spec, rootfs, self.facts)
+        fresh = Compiled(container.digest, spec, plan, plan.encode(), rootfs)
+        self._compiled[container.name] = fresh
+        return fresh
+
+    @contextmanager
+    def _request(self, container: Container, generation: int) -> Iterator[shim.StartRequest]:
+        """The start message with its directories opened; they are closed again when it is sent."""
+        place = self.place(container.name)
+        with ExitStack() as stack:
+
+            def opened(fd: int) -> int:
+                stack.callback(os.close, fd)
+                return fd
+
+            try:
+                fds = {
+                    wire.TAG_RUNDIR: opened(os.open(place.run(generation), DIRECTORY)),
+                    wire.TAG_CGROUP: opened(os.open(self.tree.leaf(container.name, generation), DIRECTORY)),
+                    wire.TAG_CGPARENT: opened(self.tree.open_parent(container.name)),
+                    wire.TAG_SHIMCG: opened(self.tree.shims_fd()),
+                }
+            except OSError as error:
+                raise HostError(f"open: {error.strerror}", where=str(error.filename or place.run_dir)) from error
+            with suppress(OSError):
+                fds[wire.TAG_LOGDIR] = opened(os.open(place.log_dir, DIRECTORY))
+            if (top := self.tree.open_top()) is not None:
+                fds[wire.TAG_CGTOP] = opened(top)
+            yield shim.StartRequest(
+                name=container.name,
+                generation=generation,
+                log_max_size=container.logging.max_size,
+                log_max_files=container.logging.max_files,
+                oom_group=container.oom.group,
+                fds=fds,
+            )
+
+    def adopt(self, container: Container) -> None:
+        """In a worker thread: know the spec of what runs already, for exec and health checks. Its cgroup stays as it is."""
+        try:
+            self._compile(container).prepared = True
+        except WharfError as error:
+            log.warning("container=%s its definition cannot be compiled now: %s", container.name, error)
+
+    def apply(self, container: Container) -> tuple[str, ...]:
+        """In a worker thread: write the limits of a changed definition to the stable cgroup, without a restart."""
+        missing = tuple(self.tree.update(container))
+        if (known := self._compiled.get(container.name)) is not None:
+            known.missing = missing
+        return missing
+
+    def clean(self, name: str, generation: int) -> bool:
+        """In a worker thread: remove what run `generation` left. False when a process of it does not die."""
+        if not self.tree.remove_leaf(name, generation):
+            return False
+        shutil.rmtree(self.place(name).run(generation), ignore_errors=True)
+        return True
+
+    def forget(self, name: str) -> None:
+        """In a worker thread: the container is gone for good; its logs stay, for people."""
+        self.drop(name)
+        self.tree.remove(name)
+        with suppress(OSError):
+            self.place(name).run_dir.rmdir()
+
+
+def spec_of(container: Container, facts: HostFacts) -> tuple[dict[str, Any], Path]:
+    """The OCI spec and the root of a definition: its bundle's own, or built from its fields."""
+    if container.bundle is not None:
+        return load_bundle(Path(container.bundle))
+    if container.rootfs is None:
+        raise RefusedError("images are not supported yet", where=container.name)
+    rootfs = Path(container.rootfs)
+    if not rootfs.is_dir():
+        raise LaunchError("rootfs", str(rootfs), errno.ENOENT)
+    return build_spec(container, facts), rootfs
+
+
+def _bind_sources_exist(container: Container) -> None:
+    """A missing bind source is an error and never a directory made in its place (moby#17485)."""
+    for mount in container.mounts:
+        if mount.type == "bind" and not os.path.exists(mount.source or ""):
+            raise LaunchError("bind", mount.source or "", errno.ENOENT, "the source of a mount is missing")
