@@ -1,6 +1,6 @@
 """Runs every suite, also those that need the VM, and closes with one line for all of them.
 
-`python -m scripts.run_tests [SUITE...]`; suites: unit sim kernel e2e fuzz harness vm. Exit code 0: all ran, none failed.
+`python -m scripts.run_tests [SUITE...]`; suites: unit sim kernel e2e fuzz harness vm. Exit code 0: all ran, all passed.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def run(suite: Suite) -> Counter[str]:
     }
     print(f"==== {suite.name}{' (in the VM)' if suite.in_vm else ''} ====", flush=True)
     try:
-        code = subprocess.run(command(suite), cwd=ROOT, env=env, stdin=subprocess.DEVNULL, timeout=suite.limit + 60).returncode
+        code = subprocess.run(
+            command(suite), cwd=ROOT, env=env, stdin=subprocess.DEVNULL, timeout=suite.limit + 60
+        ).returncode
     except subprocess.TimeoutExpired:
         print(f"{suite.name}: killed after {suite.limit + 60} s", flush=True)
         code = 124

@@ -192,7 +192,7 @@ def main() -> None:
     run = os.open(os.environ["WHARFINGER_RUN"], os.O_RDONLY | os.O_DIRECTORY)
     try:
         serve(run)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 -- nobody above process 1 could tell it
         leave(run, "failed", traceback.format_exc())
     finally:
         LIBC.reboot(RB_POWER_OFF)

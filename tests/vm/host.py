@@ -31,7 +31,7 @@ SKIP = ("lpj=30000000", "initcall_blacklist=raid6_select_algo")  # measuring del
 LEFT_OUT = re.compile(r"^(_|SHLVL|OLDPWD|TMPDIR|TMP|TEMP|NOTIFY_SOCKET|LISTEN_.*|WATCHDOG_.*|DBUS_.*|XDG_RUNTIME_DIR)$")
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """SIGINT or SIGTERM came; the argument is its number."""
 
 
@@ -186,7 +186,7 @@ def put(fd: int, data: bytes) -> None:
         try:
             view = view[os.write(fd, view) :]
         except BrokenPipeError:
-            raise Stopped(signal.SIGPIPE) from None
+            raise StoppedError(signal.SIGPIPE) from None
 
 
 def exit_code(run: Path) -> int | None:
@@ -204,7 +204,7 @@ def kill_group(pid: int) -> None:
 
 
 def on_signal(number: int, _frame: FrameType | None) -> None:
-    raise Stopped(number)
+    raise StoppedError(number)
 
 
 def run_guest(run: Path, o: Options) -> int:
@@ -243,7 +243,7 @@ def main(argv: list[str]) -> int:
         signal.signal(s, on_signal)
     try:
         return run_guest(run, o)
-    except Stopped as e:
+    except StoppedError as e:
         return 128 + int(e.args[0])
     finally:
         shutil.rmtree(run, ignore_errors=True)

@@ -59,7 +59,9 @@ def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     assert not {n for n in set(os.listdir("/dev/shm")) - shm if n.startswith("vm_file")}
 
 
-@pytest.mark.parametrize(("command", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -KILL $$", 137)])
+@pytest.mark.parametrize(
+    ("command", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -KILL $$", 137)]
+)
 def test_the_exit_code_comes_through(command: str, code: int, mark: str) -> None:
     assert vm("--", "sh", "-c", command).returncode == code
 
@@ -100,7 +102,9 @@ def test_a_memory_limit_is_real(mark: str) -> None:
 
 
 def test_files_of_the_host_are_there_and_daemon_places_are_not(mark: str) -> None:
-    done = vm("--", "sh", "-c", "cat $0; ls -A /run/wharfinger /var/lib /var/log; ls -d /etc/wharfinger /etc/passwd", __file__)
+    done = vm(
+        "--", "sh", "-c", "cat $0; ls -A /run/wharfinger /var/lib /var/log; ls -d /etc/wharfinger /etc/passwd", __file__
+    )
     assert "daemon places are not" in done.stdout
     assert done.stdout.endswith("/etc/passwd\n/etc/wharfinger\n")
 
@@ -144,7 +148,9 @@ def test_a_panic_is_told(mark: str) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_no_guest_outlives_its_runner(number: int, code: int, mark: str) -> None:
-    runner = subprocess.Popen([RUN, "--", "sh", "-c", "echo up; sleep 100"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    runner = subprocess.Popen(
+        [RUN, "--", "sh", "-c", "echo up; sleep 100"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    )
     assert runner.stdout is not None
     with runner.stdout:
         assert runner.stdout.readline() == b"up\n"
@@ -156,13 +162,17 @@ def test_no_guest_outlives_its_runner(number: int, code: int, mark: str) -> None
 
 
 def test_what_the_command_left_running_does_not_keep_the_guest_up(mark: str) -> None:
-    done = vm("--timeout", "20", "--", "sh", "-c", "trap '' HUP; sleep 100 & echo gone; [ -t 1 ] && echo terminal; exit 5")
+    done = vm(
+        "--timeout", "20", "--", "sh", "-c", "trap '' HUP; sleep 100 & echo gone; [ -t 1 ] && echo terminal; exit 5"
+    )
     assert (done.returncode, done.stdout) == (5, "gone\n")
 
 
 def test_two_guests_at_a_time(mark: str) -> None:
     runs = [
-        subprocess.Popen([RUN, "--", "sh", "-c", f"sleep 1; exit {n}"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        subprocess.Popen(
+            [RUN, "--", "sh", "-c", f"sleep 1; exit {n}"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
         for n in (3, 4)
     ]
     assert [r.wait(60) for r in runs] == [3, 4]
@@ -174,7 +184,10 @@ def test_a_disk_of_the_guest_keeps_what_was_synced(tmp_path: Path, mark: str) ->
         f.truncate(32 << 20)
     subprocess.run(["/sbin/mkfs.ext4", "-q", str(image)], check=True)
     mount = "mkdir -p /tmp/d && mount /dev/ubda /tmp/d"
-    assert vm("--disk", str(image), "--", "sh", "-c", f"{mount} && echo kept > /tmp/d/file && umount /tmp/d").returncode == 0
+    assert (
+        vm("--disk", str(image), "--", "sh", "-c", f"{mount} && echo kept > /tmp/d/file && umount /tmp/d").returncode
+        == 0
+    )
     assert vm("--disk", str(image), "--", "sh", "-c", f"{mount} && cat /tmp/d/file").stdout == "kept\n"
 
 
