@@ -1,1 +1,1 @@
-"""Runs containers: definition to OCI spec, spec to launch plan, cgroups, shims. Knows nothing of monitor or supervisor."""
+"""Runs containers: definition to OCI spec, spec to launch plan, cgroups, shims."""

@@ -1,4 +1,4 @@
-"""An OCI bundle: a directory with config.json and a root file system. Taken as it is, checked whole before anything runs.
+"""An OCI bundle: a directory with config.json and a root. Taken as it is, checked whole before anything runs.
 
 Source: runtime-spec bundle.md, config.md.
 """
@@ -19,16 +19,13 @@ MAX_DEPTH = 32
 
 
 def load_bundle(path: str | Path) -> tuple[oci.Spec, Path]:
-    """The spec and the absolute root of the bundle at `path`. Raises DefinitionError: file, JSON pointer, what is wrong."""
+    """The spec and the absolute root of the bundle at `path`. Raises DefinitionError with file and JSON pointer."""
     bundle = Path(path)
     file = bundle / "config.json"
     try:
         spec = oci.check(parse_config(_read(file)))
         rootfs = _rootfs(bundle, spec["root"]["path"])
-        for mount in spec.get("mounts") or ():
-            source, options = mount.get("source"), mount.get("options") or ()
-            if source and not source.startswith("/") and (mount.get("type") == "bind" or {"bind", "rbind"} & set(options)):
-                mount["source"] = os.path.normpath(Path(os.path.abspath(bundle)) / source)  # config.md, "Mounts"
+        _absolute_sources(spec, os.path.abspath(bundle))
     except DefinitionError as error:
         error.file = error.file or str(file)
         raise
@@ -39,7 +36,8 @@ def _read(file: Path) -> bytes:
     try:
         fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)  # a FIFO must not hang us
     except OSError as error:
-        raise DefinitionError(f"cannot be read: {error.strerror}", hint="a bundle is a directory with config.json") from None
+        hint = "a bundle is a directory with config.json"
+        raise DefinitionError(f"cannot be read: {error.strerror}", hint=hint) from None
     with os.fdopen(fd, "rb") as opened:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise DefinitionError("is not a regular file")
@@ -99,6 +97,15 @@ def _integer(text: str) -> int:
     if len(text) > 20:
         raise DefinitionError(f"number {text[:12]}... is too large")
     return int(text)
+
+
+def _absolute_sources(spec: oci.Spec, bundle: str) -> None:
+    """Relative sources of bind mounts are the bundle's own (config.md, "Mounts")."""
+    for mount in spec.get("mounts") or ():
+        bind = mount.get("type") in (None, "", "bind", "none") or {"bind", "rbind"} & set(mount.get("options") or ())
+        source = mount.get("source")
+        if bind and source and not source.startswith("/"):
+            mount["source"] = os.path.normpath(os.path.join(bundle, source))
 
 
 def _rootfs(bundle: Path, path: str) -> Path:

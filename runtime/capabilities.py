@@ -1,25 +1,29 @@
-"""Capability names and their bits. Source: capabilities(7), include/uapi/linux/capability.h (Linux 6.12)."""
+"""Capabilities as masks and sets. Source: capabilities(7)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from config.errors import DefinitionError
+from config.kernel_names import CAPABILITIES
 
-NAMES = (
-    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
-    "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN "
-    "SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE "
-    "MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
-).split()
-BITS = {f"CAP_{name}": bit for bit, name in enumerate(NAMES)}
+BITS = {name: bit for bit, name in enumerate(CAPABILITIES)}
 
 # Podman's eleven: Docker's without MKNOD, NET_RAW and AUDIT_WRITE
 DEFAULT = frozenset(
-    "CAP_" + name
-    for name in (
-        "CHOWN DAC_OVERRIDE FOWNER FSETID KILL NET_BIND_SERVICE SETFCAP SETGID SETPCAP SETUID SYS_CHROOT".split()
-    )
+    {
+        "CAP_CHOWN",
+        "CAP_DAC_OVERRIDE",
+        "CAP_FOWNER",
+        "CAP_FSETID",
+        "CAP_KILL",
+        "CAP_NET_BIND_SERVICE",
+        "CAP_SETFCAP",
+        "CAP_SETGID",
+        "CAP_SETPCAP",
+        "CAP_SETUID",
+        "CAP_SYS_CHROOT",
+    }
 )
 
 

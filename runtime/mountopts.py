@@ -108,7 +108,7 @@ class Options:
 
 
 def parse(options: Iterable[str], fstype: str, where: str) -> Options:
-    """Read `options` of a mount of type `fstype` ("bind" for binds). The last word of a contradiction wins, as in mount(8).
+    """Read `options` of a mount of type `fstype` ("bind" for binds). Of contradicting words the last wins.
 
     Raises DefinitionError for words that the file system does not have: an option is never dropped.
     """

@@ -74,6 +74,8 @@ def compile_plan(spec: oci.Spec, rootfs: str | Path, host: HostFacts) -> Plan:
     root = Path(rootfs)
     if not root.is_absolute():
         raise DefinitionError(f"{root} must be an absolute path", "/root/path")
+    if root == Path("/"):
+        raise DefinitionError("the host's own root cannot be a container's root", "/root/path")
     process, config = spec["process"], spec["linux"]
     warnings: list[str] = []
     flags = namespace_flags(config, host)

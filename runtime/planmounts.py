@@ -99,7 +99,7 @@ def _is_directory(source: str, where: str) -> bool:
 
 
 def device_ops(spec: Mapping[str, Any], new_user: bool) -> tuple[list[Op], list[str]]:
-    """Nodes and links of /dev, when the spec mounts a tmpfs there; warnings. Nothing is written into the root itself."""
+    """Nodes and links of /dev, when a tmpfs is mounted there, and warnings. Nothing is written into the root itself."""
     points = {posixpath.normpath(m["destination"]): m.get("type") for m in spec.get("mounts") or ()}
     devices = spec["linux"].get("devices") or ()
     if points.get("/dev") != "tmpfs":
@@ -120,9 +120,8 @@ def device_ops(spec: Mapping[str, Any], new_user: bool) -> tuple[list[Op], list[
         if kind != "p" and not ("major" in device and "minor" in device):
             raise DefinitionError("major and minor are needed", where)
         mode = _KINDS[kind] | (device.get("fileMode", 0o666) & 0o7777)
-        nodes[path] = _node(
-            path, mode, device.get("major", 0), device.get("minor", 0), device.get("uid", 0), device.get("gid", 0), new_user
-        )
+        major, minor, uid, gid = (device.get(key, 0) for key in ("major", "minor", "uid", "gid"))
+        nodes[path] = _node(path, mode, major, minor, uid, gid, new_user)
     ops = list(nodes.values())
     ops += [op("SYMLINK", target=target, path=path) for target, path in LINKS if path not in nodes]
     if points.get("/dev/pts") == "devpts":

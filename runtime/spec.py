@@ -1,0 +1,160 @@
+"""A definition as an OCI runtime spec: our defaults, and what the definition says beyond them.
+
+Defaults: Podman's capabilities, moby's masked paths, no_new_privs, a seccomp filter, a private network with loopback
+only. Source: runtime-spec config.md, config-linux.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from config.errors import RefusedError
+from config.model import Container
+from config.model_parts import Mount
+from runtime import capabilities, seccomp, users
+from runtime.oci import Spec
+from runtime.probe import HostFacts
+from runtime.users import User
+
+VERSION = "1.2.1"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+UMASK = 0o022
+
+MASKED = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/fs/selinux",
+)
+READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+_NOFILE_SOFT = 1024  # select(2) ends there, and our own soft limit is raised
+
+
+def build_spec(container: Container, host: HostFacts) -> Spec:
+    """The spec of a definition with `rootfs`. The root's own user and group files are read.
+
+    Raises DefinitionError (a user that is not there, a capability that the host lacks), RefusedError.
+    """
+    if container.rootfs is None:
+        raise RefusedError("only a definition with rootfs is turned into a spec", container.name)
+    rootfs = Path(container.rootfs)
+    user = users.resolve(rootfs, container.user, container.group_add)
+    caps = capabilities.resolve(container.cap_add, container.cap_drop, host.bounding, f"{container.name}.")
+    spec: Spec = {
+        "ociVersion": VERSION,
+        "root": {"path": str(rootfs), "readonly": container.read_only},
+        "process": _process(container, host, user, caps),
+        "hostname": container.hostname or container.name,
+        "mounts": [*_base_mounts(container, user), *(_mount(mount) for mount in container.mounts)],
+        "linux": _linux(container, host, caps),
+    }
+    if container.domainname:
+        spec["domainname"] = container.domainname
+    if container.labels:
+        spec["annotations"] = dict(sorted(container.labels.items()))
+    return spec
+
+
+def _process(container: Container, host: HostFacts, user: User, caps: frozenset[str]) -> dict[str, Any]:
+    bounding = sorted(caps)
+    usable = bounding if user.uid == 0 else []  # what execve leaves to another user: nothing (as moby, Podman)
+    environment = {"PATH": PATH, "HOSTNAME": container.hostname or container.name, "HOME": user.home}
+    environment |= container.environment
+    return {
+        "terminal": False,
+        "user": {
+            "uid": user.uid,
+            "gid": user.gid,
+            "umask": UMASK if container.umask is None else container.umask & 0o777,
+            "additionalGids": list(user.groups),
+        },
+        "args": [*(container.entrypoint or ()), *(container.command or ())],
+        "env": [f"{key}={value}" for key, value in environment.items()],
+        "cwd": container.working_dir or "/",
+        "capabilities": {
+            "bounding": bounding,
+            "effective": usable,
+            "permitted": usable,
+            "inheritable": [],
+            "ambient": [],
+        },
+        "rlimits": _rlimits(container, host),
+        "noNewPrivileges": container.no_new_privileges,
+        "oomScoreAdj": container.oom_score_adj,
+    }
+
+
+def _rlimits(container: Container, host: HostFacts) -> list[dict[str, Any]]:
+    limits = {"nofile": (min(_NOFILE_SOFT, host.nofile), host.nofile), **container.rlimits}
+    return [{"type": f"RLIMIT_{name.upper()}", "soft": low, "hard": high} for name, (low, high) in limits.items()]
+
+
+def _base_mounts(container: Container, user: User) -> list[dict[str, Any]]:
+    """What every container has, but for places where the definition mounts something itself."""
+    hardened = ["nosuid", "noexec", "nodev"]
+    terminals = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
+    space = container.user_namespace
+    if space is None or space.size > 5:
+        terminals.append("gid=5")  # the tty group: a gid that is not mapped would be refused
+    mounts = [
+        _entry("/proc", "proc", hardened),
+        _entry("/dev", "tmpfs", ["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"]),
+        _entry("/dev/pts", "devpts", terminals),
+        _entry("/dev/shm", "tmpfs", [*hardened, "mode=1777", f"size={container.shm_size}"], "shm"),
+        _entry("/dev/mqueue", "mqueue", hardened),
+        _sys(container, hardened),
+        _entry("/sys/fs/cgroup", "cgroup", [*hardened, "relatime", "ro"]),
+    ]
+    taken = {mount.target for mount in container.mounts}
+    return [mount for mount in mounts if mount["destination"] not in taken]
+
+
+def _entry(target: str, fstype: str, options: list[str], source: str = "") -> dict[str, Any]:
+    return {"destination": target, "type": fstype, "source": source or fstype, "options": options}
+
+
+def _sys(container: Container, hardened: list[str]) -> dict[str, Any]:
+    if container.network == "host" and container.user_namespace is not None:
+        # sysfs belongs to the network's user namespace, the host's: the kernel refuses a new one
+        return _entry("/sys", "bind", ["rbind", "rprivate", "rro", "rnosuid", "rnoexec", "rnodev"], "/sys")
+    return _entry("/sys", "sysfs", [*hardened, "ro"])
+
+
+def _mount(mount: Mount) -> dict[str, Any]:
+    if mount.type == "tmpfs":
+        options = ["nosuid", "nodev", *mount.options]
+        options += ["ro"] if mount.read_only else []
+        options += [f"size={mount.size}"] if mount.size is not None else []
+        options += [f"mode={0o1777 if mount.mode is None else mount.mode:o}"]
+        return _entry(mount.target, "tmpfs", options)
+    access = ["rro"] if mount.read_only else ["rw"]
+    return _entry(mount.target, "bind", ["rbind", mount.propagation, *mount.options, *access], mount.source or "")
+
+
+def _linux(container: Container, host: HostFacts, caps: frozenset[str]) -> dict[str, Any]:
+    kinds = ["pid", "mount", "uts", "ipc", "cgroup"]
+    kinds += ["network"] if container.network != "host" else []
+    kinds += ["user"] if container.user_namespace is not None else []
+    config: dict[str, Any] = {"namespaces": [{"type": kind} for kind in kinds]}
+    if (space := container.user_namespace) is not None:
+        config["uidMappings"] = [{"containerID": 0, "hostID": space.uid_base, "size": space.size}]
+        config["gidMappings"] = [{"containerID": 0, "hostID": space.gid_base, "size": space.size}]
+    if container.sysctls:
+        config["sysctl"] = dict(container.sysctls)
+    masked = (*MASKED, *host.thermal) if container.masked_paths is None else container.masked_paths
+    readonly = READONLY if container.readonly_paths is None else container.readonly_paths
+    config["maskedPaths"] = list(masked)
+    config["readonlyPaths"] = list(readonly)
+    if container.seccomp == "default":
+        config["seccomp"] = seccomp.default_profile(caps, host.machine)
+    return config
