@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from config.errors import GoneError, HostError
-
 from monitor import readers
 
 STAT_FILES = (

@@ -32,7 +32,7 @@ Signature = tuple[object, ...]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something changed. why: changed, overflow, moved (the directory itself), polled, degraded or restored (the watch)."""
+    """Something changed. why: changed, overflow, moved (the directory), polled; degraded, restored (the watch)."""
 
     why: str
 
@@ -91,15 +91,18 @@ class DefinitionWatch:
         misses nothing. Ends by cancellation; the inotify instance is closed then.
         """
         try:
+            why = self._arm()
             while True:
-                why = self._arm()
                 if why:
                     yield Change(why)
                 if self._inotify is None:
                     async for change in self._polled():
                         yield change
-                    continue
-                yield Change(await self._next(self._inotify))
+                    why = self._arm()
+                else:
+                    # The watches are set again before the consumer reads, or a change between the two would be lost.
+                    seen = await self._next(self._inotify)
+                    why = self._arm() or seen
         finally:
             self._disarm()
 
@@ -157,7 +160,7 @@ class DefinitionWatch:
 
 
 class _Inotify:
-    """pyinotify, tamed: no asyncore notifier, no thread, no words on the console. Raises OSError when it cannot work."""
+    """pyinotify, tamed: no asyncore notifier, no thread, silent on the console. Raises OSError when it cannot work."""
 
     def __init__(self) -> None:
         self._lib = _load()
@@ -202,7 +205,7 @@ class _Inotify:
                 self._manager.watches.pop(wd)
         found: int = self._manager.add_watch(path, mask, quiet=True).get(path, -1)
         if found < 0 and os.path.isdir(path):
-            raise OSError(f"no inotify watch for {path}: {self._manager._inotify_wrapper.str_errno()}")
+            raise OSError(f"no inotify watch for {path}: out of watches?")
         return found
 
     def read(self) -> str:
@@ -238,7 +241,7 @@ class _Inotify:
 def _load() -> ModuleType:
     """Imported late: it needs asyncore, which Python 3.12 dropped and pyasyncore brings back, and speaks on stderr."""
     try:
-        import pyinotify  # noqa: PLC0415
+        import pyinotify
     except ImportError as e:
         raise OSError(f"pyinotify cannot be imported: {e}") from e
     log = logging.getLogger("pyinotify")

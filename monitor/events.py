@@ -1,8 +1,8 @@
 """Changes of cgroup event files, and PSI triggers, through one private epoll fd.
 
-The files are registered as EPOLLPRI | EPOLLET, one fd a file, without inotify and its per-user limits. The loop waits for
-the epoll fd only: a kernfs file given to the loop itself is always readable and would make it spin. After each wake-up
-the file is read again; what is told are levels and their difference, so that wake-ups may be lost or merged.
+The files are registered as EPOLLPRI | EPOLLET, one fd a file, without inotify and its per-user limits. The loop
+waits for the epoll fd only: a kernfs file given to the loop itself is always readable and would make it spin. After a
+wake-up the file is read again; what is told are levels and their difference, so that wake-ups may be lost or merged.
 
 A removed cgroup: its files answer ENODEV for ever and a PSI trigger raises POLLERR without end. Both are closed at the
 first sight and told as one `gone`. memory.events does not wake for a removal at all, hence the sweep.
@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import anyio
-from config.errors import GoneError, HostError
 
+from config.errors import GoneError, HostError
 from monitor import psi, readers
 
 EVENT_FILES = ("memory.events", "cgroup.events", "pids.events")
@@ -107,7 +107,7 @@ class EventWatcher:
         threshold_us: int,
         window_us: int,
     ) -> psi.Trigger:
-        """Sets a PSI trigger: resource cpu, memory or io; kind some or full. Replaces one of the same resource and kind.
+        """Sets a PSI trigger: resource cpu, memory or io; kind some or full. Replaces one of the same two.
 
         Returns the trigger that the kernel took, which differs from what was asked for where only windows of a multiple
         of 2 s are allowed (`.adjusted` says so). Raises RefusedError (impossible numbers, or the privilege is missing),

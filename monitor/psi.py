@@ -95,5 +95,7 @@ def _explain(e: OSError, name: str, where: str) -> Exception:
     if e.errno in (errno.EPERM, errno.EACCES):
         return RefusedError(f"{name}: triggers need CAP_SYS_RESOURCE on this kernel", where)
     if e.errno == errno.EINVAL:
-        return RefusedError(f"{name}: the kernel refused the trigger", where, "without CAP_SYS_RESOURCE: whole 2 s windows")
+        return RefusedError(
+            f"{name}: the kernel refused the trigger", where, "without CAP_SYS_RESOURCE: whole 2 s windows"
+        )
     return HostError(f"{name}: cannot set the trigger: {e.strerror}", where)

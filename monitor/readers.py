@@ -42,9 +42,7 @@ def flat_digits(data: bytes) -> dict[bytes, bytes]:
 
 def parse_flat(data: bytes) -> dict[str, int]:
     """`key value` lines as ints; a value that is no plain number is left out."""
-    return {
-        key.decode("ascii", "replace"): int(value) for key, value in flat_digits(data).items() if is_number(value)
-    }
+    return {key.decode("ascii", "replace"): int(value) for key, value in flat_digits(data).items() if is_number(value)}
 
 
 def parse_number(data: bytes) -> int | None:
@@ -153,8 +151,16 @@ def count_lines(data: bytes) -> int:
     return len(data.split())
 
 
-_NET_COLUMNS = {"receive_bytes": 0, "receive_packets": 1, "receive_errors": 2, "receive_packets_dropped": 3,
-                "transmit_bytes": 8, "transmit_packets": 9, "transmit_errors": 10, "transmit_packets_dropped": 11}  # fmt: skip
+_NET_COLUMNS = {
+    "receive_bytes": 0,
+    "receive_packets": 1,
+    "receive_errors": 2,
+    "receive_packets_dropped": 3,
+    "transmit_bytes": 8,
+    "transmit_packets": 9,
+    "transmit_errors": 10,
+    "transmit_packets_dropped": 11,
+}
 
 
 def net_digits(data: bytes) -> dict[bytes, dict[str, bytes]]:

@@ -7,9 +7,11 @@ value before it.
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from monitor import readers
 from monitor.cgroup import Sample
@@ -126,7 +128,7 @@ class Ring:
     def last(self, seconds: float) -> Track:
         """The rows of the last `seconds`, counted back from the newest row."""
         if not self._count:
-            return Track((), {name: () for name in self._columns})
+            return Track((), dict.fromkeys(self._columns, ()))
         oldest = self._time(self._count - 1) - round(seconds * 1000)
         first = next(index for index in range(self._count) if self._time(index) >= oldest)
         rows = [self._row(index) for index in range(first, self._count)]
@@ -150,7 +152,7 @@ class Ring:
 
 
 def pack(track: Track) -> list[object]:
-    """A track for the store, to be kept with an end: [version, names, first ms, steps in ms, first values, differences].
+    """A track for the store, to be kept with an end: [version, names, first ms, steps in ms, columns].
 
     Values are written as differences to the row before, since most are small then; null is unknown, and the next known
     value is a difference to the last known one. A minute of one-second rows is about 2 kB of JSON. A column of unknowns
@@ -162,15 +164,15 @@ def pack(track: Track) -> list[object]:
         _VERSION,
         names,
         stamps[0] if stamps else 0,
-        [after - before for before, after in zip(stamps, stamps[1:], strict=False)],
+        [after - before for before, after in itertools.pairwise(stamps)],
         [_differences(track.columns[name]) for name in names],
     ]
 
 
-def unpack(packed: object) -> Track | None:
+def unpack(packed: Any) -> Track | None:
     """The track that pack() wrote; None for anything else, since it comes from a disk."""
     try:
-        version, names, start, steps, columns = packed  # type: ignore[misc]
+        version, names, start, steps, columns = packed
         if version != _VERSION or len(names) != len(columns):
             return None
         stamps = [int(start)]

@@ -1,0 +1,196 @@
+"""The exposition: all containers and the daemon as Prometheus text, format 0.0.4.
+
+One pass: each container's row (monitor/rows.py); the rows turned by family, one HELP and TYPE each, sorted by name;
+then the daemon's own metrics (monitor/own.py). Blocks, and is for one thread at a time: monitor/scrape.py sees to both.
+"""
+
+from __future__ import annotations
+
+import errno as errnos
+import logging
+import os
+import time
+from collections.abc import Sequence
+
+from config.errors import GoneError, HostError
+from monitor import labels
+from monitor.cgroup import LIMIT_FILES, PRESSURE_FILES, STAT_FILES, CgroupReader, Sample
+from monitor.devices import DeviceNames
+from monitor.families import FAMILIES, SLOT
+from monitor.own import OwnMetrics
+from monitor.rows import Cells, Row
+from monitor.view import ContainerView as ContainerView
+from monitor.view import DaemonView as DaemonView
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+MAX_CONTAINERS = 1000
+LIMITS_FOR = 60.0
+"""Seconds that limits are believed: they may be written by others, but hardly ever are."""
+
+_HEADERS = tuple(family.header() for family in FAMILIES)
+_OOM_EVENTS = SLOT["container_oom_events_total"]
+_log = logging.getLogger(__name__)
+
+
+class _Entry:
+    """What is kept of a container between two collections."""
+
+    __slots__ = ("limits_at", "limits_key", "reader", "row")
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        self.reader: CgroupReader | None = None
+        self.limits_key: object = None
+        self.limits_at = 0.0
+
+
+class Exposition:
+    """Renders; keeps one directory fd and the text that does not change of each container.
+
+    proc, sys: where those are mounted. own: the daemon's own registry; the errors of a collection are counted there.
+    """
+
+    def __init__(
+        self,
+        own: OwnMetrics | None = None,
+        *,
+        proc: str | os.PathLike[str] = "/proc",
+        sys: str | os.PathLike[str] = "/sys",
+        max_containers: int = MAX_CONTAINERS,
+    ) -> None:
+        self.own = own or OwnMetrics()
+        self._proc = os.fspath(proc)
+        self._names = DeviceNames(sys)
+        self._max = max_containers
+        self._entries: dict[str, _Entry] = {}
+        self._failing: set[tuple[str, int]] = set()
+        self._failed: set[tuple[str, int]] = set()
+
+    def render(self, containers: Sequence[ContainerView], daemon: DaemonView, now: float) -> bytes:
+        """The whole text. now: the wall clock's Unix seconds. One container that breaks something is left out, counted
+        and logged, never the cause of a failed collection."""
+        begin = time.perf_counter()
+        self._failed = set()
+        views = {view.name: view for view in sorted(containers, key=lambda view: view.name)}
+        kept = list(views)[: self._max]
+        self.own.left_out("limit", len(views) - len(kept))
+        self._forget(views)
+        values = labels.unique(kept)
+        seen = f"{now:.3f}".encode()
+        files = STAT_FILES if daemon.psi is False else STAT_FILES + PRESSURE_FILES
+        rows: list[Cells] = []
+        for name in kept:
+            try:
+                rows.append(self._row(views[name], values[name], daemon, files, seen))
+            except Exception:  # noqa: BLE001 - the fence of this room: one container must not cost the others their metrics
+                self.own.left_out("fault", 1)
+                _log.exception("container=%s event=metrics_fault", name)
+        self._names.end_round()
+        read = time.perf_counter()
+        parts: list[bytes] = []
+        for header, column in zip(_HEADERS, zip(*rows, strict=True), strict=True) if rows else ():
+            lines = [cell for cell in column if cell is not None]
+            if lines:
+                parts.append(header)
+                parts += lines
+        self._report_errors()
+        self.own.describe(daemon, containers=len(rows), failed=bool(self._failed))
+        end = time.perf_counter()
+        self.own.took(read=read - begin, render=end - read, total=end - begin)
+        parts.append(self.own.text())
+        return b"\n".join(parts)
+
+    def close(self) -> None:
+        self._forget({})
+
+    def _row(self, view: ContainerView, name: str, daemon: DaemonView, files: Sequence[str], seen: bytes) -> Cells:
+        extra, collisions = labels.allowed(view.labels, daemon.allow_labels)
+        self.own.left_out("label", collisions)
+        entry = self._entries.get(view.name)
+        if entry is None or entry.row.identity != (view.cgroup, view.image, name, extra):
+            fresh = _Entry(Row(name, view, extra))
+            if entry is not None:
+                fresh.reader = entry.reader
+            entry = self._entries[view.name] = fresh
+        sample = self._read(entry, view, files)
+        if sample is None:
+            entry.row.drop_limits()
+            entry.limits_key = None
+            cells = entry.row.cells(view)
+            if daemon.controllers.get("memory") and not os.path.isdir(view.cgroup_dir):
+                # Not started yet, so the kernel's counter will begin at 0: an alert needs to see it there.
+                entry.row.put(cells, "container_oom_events_total", 0)
+            return cells
+        cells = entry.row.cells(view)
+        self.own.left_out("limit", entry.row.fill(cells, sample, seen, view.live, self._names))
+        if view.live:
+            self._fill_run(entry, view, cells)
+        return cells
+
+    def _read(self, entry: _Entry, view: ContainerView, files: Sequence[str]) -> Sample | None:
+        """None: there is no such cgroup (now), or it cannot be opened."""
+        if entry.reader is not None and entry.reader.path != view.cgroup_dir:
+            entry.reader.close()
+            entry.reader = None
+        for _ in range(2):  # the second time for a cgroup that was removed and made again
+            try:
+                if entry.reader is None:
+                    entry.reader = CgroupReader(view.cgroup_dir)
+                sample = entry.reader.read(files)
+                key = (view.generation, view.definition)
+                if key != entry.limits_key or time.monotonic() - entry.limits_at >= LIMITS_FOR:
+                    limits = entry.reader.read(LIMIT_FILES)
+                    self._count(limits.errors)
+                    entry.row.put_limits(limits)
+                    entry.limits_key, entry.limits_at = key, time.monotonic()
+            except GoneError:
+                if entry.reader is None:
+                    break
+                entry.reader.close()
+                entry.reader = None
+            except HostError as e:
+                cause = e.__cause__
+                self._count([("cgroup", cause.errno or 0 if isinstance(cause, OSError) else 0)])
+                return None
+            else:
+                self._count(sample.errors)
+                return sample
+        if view.live:
+            self.own.left_out("vanished", 1)
+        return None
+
+    def _fill_run(self, entry: _Entry, view: ContainerView, cells: Cells) -> None:
+        """What belongs to the run and is not below the stable parent's own files."""
+        if entry.reader is not None:
+            leaf = f"{view.leaf or f'g{view.generation}'}/cgroup.procs"
+            try:
+                sample = entry.reader.read((leaf,))
+            except GoneError:
+                return  # went after the sample was taken; what was read is still true
+            self._count((("cgroup.procs", number) for _, number in sample.errors))
+            if leaf in sample.files:
+                entry.row.put_processes(cells, sample.files[leaf])
+        if view.net_pid is not None:
+            try:
+                with open(os.path.join(self._proc, str(view.net_pid), "net/dev"), "rb") as file:
+                    self.own.left_out("limit", entry.row.put_network(cells, file.read(1 << 20)))
+            except OSError as e:
+                if e.errno not in (errnos.ENOENT, errnos.ESRCH, errnos.EINVAL):
+                    self._count([("net/dev", e.errno or 0)])
+
+    def _forget(self, views: Sequence[str] | dict[str, ContainerView]) -> None:
+        for name in self._entries.keys() - set(views):
+            reader = self._entries.pop(name).reader
+            if reader is not None:
+                reader.close()
+
+    def _count(self, errors: object) -> None:
+        for file, number in errors:  # type: ignore[attr-defined]
+            self._failed.add((file, number))
+            self.own.read_failed(file, errnos.errorcode.get(number, str(number)))
+
+    def _report_errors(self) -> None:
+        """One line when a kind of error begins, not one a collection."""
+        for file, number in sorted(self._failed - self._failing):
+            _log.warning("event=metrics_read_failed file=%s errno=%s", file, errnos.errorcode.get(number, number))
+        self._failing = self._failed
