@@ -115,6 +115,13 @@ def open_line(path: str) -> int:
     return fd
 
 
+def open_terminal(path: str, size: list[int]) -> int:
+    """The first line as the terminal of a person: the kernel's defaults, and the size of theirs."""
+    fd = os.open(path, os.O_RDWR | os.O_NOCTTY)
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
+    return fd
+
+
 def relay(source: int, line: int) -> None:
     """Copy to a serial line until no writer is left. The command itself shall see a pipe, not a terminal."""
     while data := os.read(source, 65536):
@@ -123,12 +130,17 @@ def relay(source: int, line: int) -> None:
     termios.tcdrain(line)
 
 
-def run_command(job: dict[str, Any], lines: tuple[int, int]) -> int:
-    """Run the command to its end, reap whatever else ends meanwhile; then nothing but this process is left."""
-    pipes = os.pipe(), os.pipe()
+def run_command(job: dict[str, Any], lines: tuple[int, ...], person: int | None) -> int:
+    """Run the command to its end, reap whatever else ends meanwhile; then nothing but this process is left.
+
+    `lines`: where its two outputs go; `person`: the terminal that it gets instead.
+    """
+    pipes = [os.pipe() for _ in lines]
     child = os.fork()
     if child == 0:
-        become(job, pipes[0][1], pipes[1][1])
+        if person is not None:
+            become(job, person, person, person)
+        become(job, os.open(os.devnull, os.O_RDONLY), pipes[0][1], pipes[1][1])
     relays = []
     for (r, w), line in zip(pipes, lines, strict=True):
         os.close(w)
@@ -144,14 +156,18 @@ def run_command(job: dict[str, Any], lines: tuple[int, int]) -> int:
         pass
     for thread in relays:
         thread.join(10)
+    if person is not None:
+        termios.tcdrain(person)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
 
-def become(job: dict[str, Any], out: int, err: int) -> NoReturn:
+def become(job: dict[str, Any], stdin: int, out: int, err: int) -> NoReturn:
     try:
         os.setsid()
-        for fd, target in ((os.open(os.devnull, os.O_RDONLY), 0), (out, 1), (err, 2)):
+        if job["terminal"]:
+            fcntl.ioctl(stdin, termios.TIOCSCTTY, 0)
+        for target, fd in enumerate((stdin, out, err)):
             os.dup2(fd, target)
         os.closerange(3, 64)
         os.chdir(job["cwd"])
@@ -176,14 +192,15 @@ def serve(run: int) -> None:
     with open(os.open("job.json", os.O_RDONLY, dir_fd=run)) as f:
         job = json.load(f)
     mount_kernel()
-    lines = open_line("/dev/ttyS0"), open_line("/dev/ttyS1")
+    person = open_terminal("/dev/ttyS0", job["terminal"]) if job["terminal"] else None
+    lines = () if person is not None else (open_line("/dev/ttyS0"), open_line("/dev/ttyS1"))
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     load_modules([*MODULES, *job["modules"]])
     mount_writable(job["keep"])
     socket.sethostname("vm")
     loopback_up()
     os.umask(0o022)
-    code = run_command(job, lines)
+    code = run_command(job, lines, person)
     os.sync()
     leave(run, "exit", f"{code}\n")
 

@@ -9,7 +9,9 @@ Exit code: that of CMD, 128 + N when signal N ended it, 124 when the guest was k
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import math
 import os
 import platform
 import re
@@ -19,8 +21,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import time
-from collections.abc import Callable
+import tty
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -43,15 +47,17 @@ class Options:
     timeout: float
     modules: list[str]
     verbose: bool
+    terminal: bool
 
 
 def parse(argv: list[str]) -> Options:
     p = argparse.ArgumentParser(prog="tests/vm/run", description="Run CMD as root in a user-mode-linux guest.")
     p.add_argument("--disk", action="append", type=Path, default=[], metavar="IMG", help="/dev/ubda, then /dev/ubdb")
     p.add_argument("--mem", default="1024M", help="memory of the guest (default %(default)s)")
-    p.add_argument("--timeout", type=float, default=600.0, metavar="S", help="kill the guest after S s (%(default)s)")
+    p.add_argument("--timeout", type=float, metavar="S", help="kill the guest after S s (default 600)")
     p.add_argument("--module", action="append", default=[], metavar="NAME", help="kernel module, as dm-flakey")
     p.add_argument("--verbose", action="store_true", help="print the guest kernel's messages at the end")
+    p.add_argument("--tty", action="store_true", help="give CMD this terminal; no time limit unless asked for")
     p.add_argument("command", nargs="+", metavar="CMD")
     a = p.parse_args(argv)
     if not re.fullmatch(r"\d+[MG]", a.mem):
@@ -59,7 +65,10 @@ def parse(argv: list[str]) -> Options:
     for disk in a.disk:
         if not disk.is_file():
             p.error(f"--disk: no file {disk}")
-    return Options(a.command, [d.resolve() for d in a.disk], a.mem, a.timeout, a.module, a.verbose)
+    if a.tty and not (os.isatty(0) and os.isatty(1)):
+        p.error("--tty: there is no terminal")
+    timeout = a.timeout if a.timeout is not None else math.inf if a.tty else 600.0
+    return Options(a.command, [d.resolve() for d in a.disk], a.mem, timeout, a.module, a.verbose, a.tty)
 
 
 def say(text: str) -> None:
@@ -98,24 +107,39 @@ def write_job(run: Path, o: Options) -> None:
     keep = {str(repository(cwd)), str(repository(HERE)), str(cwd), str(HERE), *(str(d.parent) for d in o.disks)}
     env = {k: v for k, v in os.environ.items() if not LEFT_OUT.match(k)}
     env.update(WHARFINGER_VM="1", HOME="/root", USER="root", LOGNAME="root")
-    job = {"command": o.command, "cwd": str(cwd), "env": env, "keep": sorted(keep), "modules": o.modules}
+    size = list(os.get_terminal_size()) if o.terminal else None
+    job = {
+        "command": o.command, "cwd": str(cwd), "env": env, "keep": sorted(keep), "modules": o.modules, "terminal": size,
+    }  # fmt: skip
     (run / "job.json").write_text(json.dumps(job))
 
 
-def boot(run: Path, o: Options, out: int, err: int, log: int) -> subprocess.Popen[bytes]:
-    """Start the guest in its own process group; `out` and `err` become its two serial lines, `log` its console.
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The guest's ends of our pipes: its two serial lines, what is typed into the first, its console."""
 
-    All three must be pipes: the guest's kernel waits on them by epoll, which refuses regular files.
+    out: int
+    err: int
+    typed: int
+    log: int
+
+
+def boot(run: Path, o: Options, ends: Ends) -> subprocess.Popen[bytes]:
+    """Start the guest in its own process group.
+
+    All ends must be pipes: the guest's kernel waits on them by epoll, which refuses regular files.
     """
     disks = [f"ubd{chr(ord('a') + i)}={d}" for i, d in enumerate(o.disks)]
     argv = [
         kernel(), f"mem={o.memory}", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw", *disks,
-        f"uml_dir={run}", "umid=guest", "con=null", "con0=null,fd:1", f"ssl0=null,fd:{out}", f"ssl1=null,fd:{err}",
+        f"uml_dir={run}", "umid=guest", "con=null", "con0=null,fd:1",
+        f"ssl0=fd:{ends.typed},fd:{ends.out}", f"ssl1=null,fd:{ends.err}",
         "quiet", "loglevel=0", "panic=-1", *SKIP,
         "init=/usr/bin/env", "--", "-i", f"WHARFINGER_RUN={run}", guest_python(), "-I", "-S", str(HERE / "guest.py"),
     ]  # fmt: skip
     return subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(out, err), process_group=0,
+        argv, stdin=subprocess.DEVNULL, stdout=ends.log, stderr=ends.log, process_group=0,
+        pass_fds=(ends.out, ends.err, ends.typed),
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR": memory_dir(o.memory), "HOME": "/root"},
     )  # fmt: skip
 
@@ -167,11 +191,11 @@ def relay(lines: dict[int, Callable[[bytes], None]], deadline: float) -> bool:
     with selectors.DefaultSelector() as sel:
         for source in lines:
             sel.register(source, selectors.EVENT_READ)
-        while sel.get_map():
+        while sel.get_map().keys() - {0}:
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
-            for key, _ in sel.select(left):
+            for key, _ in sel.select(min(left, 3600.0)):
                 data = os.read(key.fd, 65536)
                 if data:
                     lines[key.fd](data)
@@ -207,18 +231,34 @@ def on_signal(number: int, _frame: FrameType | None) -> None:
     raise StoppedError(number)
 
 
+@contextlib.contextmanager
+def raw_terminal(wanted: bool) -> Iterator[None]:
+    """The guest's own terminal layer does echo, lines and Ctrl-C."""
+    if not wanted:
+        yield
+        return
+    before = termios.tcgetattr(0)
+    tty.setraw(0)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+
 def run_guest(run: Path, o: Options) -> int:
     write_job(run, o)
-    (out_r, out_w), (err_r, err_w), (log_r, log_w) = os.pipe(), os.pipe(), os.pipe()
+    (out_r, out_w), (err_r, err_w), (log_r, log_w), (typed_r, typed_w) = os.pipe(), os.pipe(), os.pipe(), os.pipe()
     log = Tail()
-    guest = boot(run, o, out_w, err_w, log_w)
-    for fd in (out_w, err_w, log_w):
+    guest = boot(run, o, Ends(out_w, err_w, typed_r, log_w))
+    for fd in (out_w, err_w, log_w, typed_r):
         os.close(fd)
     watch = guard(guest.pid)
+    lines: dict[int, Callable[[bytes], None]] = {out_r: lambda d: put(1, d), err_r: lambda d: put(2, d), log_r: log.put}
+    if o.terminal:
+        lines[0] = lambda d: put(typed_w, d)
     try:
-        in_time = relay(
-            {out_r: lambda d: put(1, d), err_r: lambda d: put(2, d), log_r: log.put}, time.monotonic() + o.timeout
-        )
+        with raw_terminal(o.terminal):
+            in_time = relay(lines, time.monotonic() + o.timeout)
     finally:
         kill_group(guest.pid)
         guest.wait()
