@@ -156,8 +156,8 @@ def run_command(job: dict[str, Any], lines: tuple[int, ...], person: int | None)
         pass
     for thread in relays:
         thread.join(10)
-    if person is not None:
-        termios.tcdrain(person)
+    if person is not None:  # its session's end hung up the line: only a new open can wait for what is under way
+        termios.tcdrain(os.open("/dev/ttyS0", os.O_RDWR | os.O_NOCTTY))
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
