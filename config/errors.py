@@ -39,9 +39,18 @@ class DefinitionError(WharfError):
     exit_code = 2
 
     def __init__(
-        self, what: str, where: str = "", hint: str = "", *, file: str = "", line: int = 0, column: int = 0
+        self,
+        what: str,
+        where: str = "",
+        hint: str = "",
+        *,
+        file: str = "",
+        line: int = 0,
+        column: int = 0,
+        container: str = "",
     ) -> None:
         super().__init__(what, where, hint)
+        self.container = container  # whose definition it is; empty when the whole file is at fault
         self.file = file
         self.line = line
         self.column = column
