@@ -63,6 +63,8 @@ class Exposition:
         self._names = DeviceNames(sys)
         self._max = max_containers
         self._entries: dict[str, _Entry] = {}
+        self._kept: list[str] = []
+        self._values: dict[str, str] = {}
         self._failing: set[tuple[str, int]] = set()
         self._failed: set[tuple[str, int]] = set()
 
@@ -75,7 +77,9 @@ class Exposition:
         kept = list(views)[: self._max]
         self.own.left_out("limit", len(views) - len(kept))
         self._forget(views)
-        values = labels.unique(kept)
+        if kept != self._kept:
+            self._kept, self._values = kept, labels.unique(kept)
+        values = self._values
         seen = f"{now:.3f}".encode()
         files = STAT_FILES if daemon.psi is False else STAT_FILES + PRESSURE_FILES
         rows: list[Cells] = []
@@ -104,8 +108,10 @@ class Exposition:
         self._forget({})
 
     def _row(self, view: ContainerView, name: str, daemon: DaemonView, files: Sequence[str], seen: bytes) -> Cells:
-        extra, collisions = labels.allowed(view.labels, daemon.allow_labels)
-        self.own.left_out("label", collisions)
+        extra: tuple[tuple[str, str], ...] = ()
+        if daemon.allow_labels:
+            extra, collisions = labels.allowed(view.labels, daemon.allow_labels)
+            self.own.left_out("label", collisions)
         entry = self._entries.get(view.name)
         if entry is None or entry.row.identity != (view.cgroup, view.image, name, extra):
             fresh = _Entry(Row(name, view, extra))

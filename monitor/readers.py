@@ -15,6 +15,7 @@ NO_LIMIT = -1
 """What a limit of `max` reads as. A limit that could not be read is None."""
 
 _MAX_DIGITS = 20  # 2**64 - 1 has 20; a longer run of digits is no number of the kernel's
+_PRESSURE = re.compile(rb"some [^\n]* total=([0-9]{1,20})\nfull [^\n]* total=([0-9]{1,20})\n")
 _DEVICE = re.compile(rb"[0-9]{1,10}:[0-9]{1,10}\Z")
 
 
@@ -24,18 +25,16 @@ def is_number(text: bytes) -> bool:
 
 
 def flat_digits(data: bytes) -> dict[bytes, bytes]:
-    """`key value` lines (memory.stat, cpu.stat, *.events), values as they are: the caller checks what it uses.
-
-    The first value of a key counts.
-    """
+    """`key value` lines (memory.stat, cpu.stat, *.events) whose value is digits. The first value of a key counts."""
     words = data.split()
-    found = dict(zip(words[::2], words[1::2], strict=False))
-    if len(found) * 2 == len(words) and data.count(b"\n") == len(found):
+    values = words[1::2]
+    found = dict(zip(words[::2], values, strict=False))
+    if len(found) * 2 == len(words) and data.count(b"\n") == len(found) and b"".join(values).isdigit():
         return found  # one pair a line, which is all that a kernel of today writes
     found = {}
     for line in data.splitlines():
         pair = line.split()
-        if len(pair) == 2:
+        if len(pair) == 2 and pair[1].isdigit():
             found.setdefault(pair[0], pair[1])
     return found
 
@@ -88,6 +87,9 @@ class Pressure:
 
 def pressure_digits(data: bytes) -> dict[bytes, bytes]:
     """`some` and `full` to the digits of their `total`."""
+    usual = _PRESSURE.fullmatch(data)
+    if usual is not None:
+        return {b"some": usual[1], b"full": usual[2]}
     found: dict[bytes, bytes] = {}
     for line in data.splitlines():
         kind, _, rest = line.partition(b" ")
@@ -126,12 +128,16 @@ def io_digits(data: bytes) -> dict[bytes, dict[bytes, bytes]]:
     """
     found: dict[bytes, dict[bytes, bytes]] = {}
     for line in data.splitlines():
-        words = line.split()
+        words = line.replace(b"=", b" ").split()
         if not words or not _DEVICE.match(words[0]):
             continue
-        values = dict(word.split(b"=", 1) for word in words[1:] if b"=" in word)
-        if values:
-            found.setdefault(words[0], values)
+        if line.count(b"=") * 2 + 1 != len(words):  # an empty value, or a word that is no pair
+            words = [words[0]]
+            for word in line.split()[1:]:
+                key, mark, value = word.partition(b"=")
+                words += (key, value) if mark else ()
+        if len(words) > 1:
+            found.setdefault(words[0], dict(zip(words[1::2], words[2::2], strict=True)))
     return found
 
 

@@ -7,7 +7,8 @@ finished or is not there: a container that vanishes, or whose numbers break some
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 
 from monitor import labels, readers
 from monitor.cgroup import Sample
@@ -40,44 +41,67 @@ def seconds(usec: bytes) -> bytes:
     return usec[:-6] + b"." + usec[-6:] if len(usec) > 6 else b"0." + usec.zfill(6)
 
 
-def _by(slots: Mapping[str, str]) -> tuple[tuple[bytes, int], ...]:
-    return tuple((key.encode(), SLOT["container_" + name]) for key, name in slots.items())
+class _Pick:
+    """Which keys of a flat file go to which families: gives (slot, digits) of those that are there."""
+
+    def __init__(self, families: Mapping[str, str]) -> None:
+        self._keys = tuple(key.encode() for key in families)
+        self._slots = tuple(SLOT["container_" + name] for name in families.values())
+        self._get = itemgetter(*self._keys)
+
+    def __call__(self, values: Mapping[bytes, bytes]) -> Iterable[tuple[int, bytes]]:
+        try:
+            return zip(self._slots, self._get(values), strict=True)
+        except KeyError:
+            pairs = zip(self._slots, self._keys, strict=True)
+            return [(slot, values[key]) for slot, key in pairs if key in values]
 
 
-_CPU = _by({"usage_usec": "cpu_usage_seconds_total", "user_usec": "cpu_user_seconds_total",
-            "system_usec": "cpu_system_seconds_total"})  # fmt: skip
-_CFS = _by({"nr_periods": "cpu_cfs_periods_total", "nr_throttled": "cpu_cfs_throttled_periods_total",
-            "nr_bursts": "cpu_cfs_burst_periods_total"})  # fmt: skip
-_CFS_TIME = _by({"throttled_usec": "cpu_cfs_throttled_seconds_total", "burst_usec": "cpu_cfs_burst_seconds_total"})
-_MEMORY = _by({"anon": "memory_rss", "file": "memory_cache", "file_mapped": "memory_mapped_file",
-               "kernel": "memory_kernel_usage", "active_file": "memory_total_active_file_bytes",
-               "inactive_file": "memory_total_inactive_file_bytes", "file_dirty": "memory_file_dirty_bytes",
-               "file_writeback": "memory_file_writeback_bytes"})  # fmt: skip
-_MEMORY_COUNTERS = _by({"pgscan": "memory_pgscan_total", "pgsteal": "memory_pgsteal_total",
-                        "workingset_refault_file": "memory_workingset_refault_file_total",
-                        "workingset_refault_anon": "memory_workingset_refault_anon_total"})  # fmt: skip
-_EVENTS = _by({"high": "memory_events_high_total", "max": "memory_events_max_total", "oom_kill": "oom_events_total"})
+_CPU = _Pick({"usage_usec": "cpu_usage_seconds_total", "user_usec": "cpu_user_seconds_total",
+              "system_usec": "cpu_system_seconds_total"})  # fmt: skip
+_CFS = _Pick({"nr_periods": "cpu_cfs_periods_total", "nr_throttled": "cpu_cfs_throttled_periods_total",
+              "nr_bursts": "cpu_cfs_burst_periods_total"})  # fmt: skip
+_CFS_TIME = _Pick({"throttled_usec": "cpu_cfs_throttled_seconds_total", "burst_usec": "cpu_cfs_burst_seconds_total"})
+_MEMORY = _Pick({"anon": "memory_rss", "file": "memory_cache", "file_mapped": "memory_mapped_file",
+                 "kernel": "memory_kernel_usage", "active_file": "memory_total_active_file_bytes",
+                 "inactive_file": "memory_total_inactive_file_bytes", "file_dirty": "memory_file_dirty_bytes",
+                 "file_writeback": "memory_file_writeback_bytes"})  # fmt: skip
+_MEMORY_COUNTERS = _Pick({"pgscan": "memory_pgscan_total", "pgsteal": "memory_pgsteal_total",
+                          "workingset_refault_file": "memory_workingset_refault_file_total",
+                          "workingset_refault_anon": "memory_workingset_refault_anon_total"})  # fmt: skip
+_EVENTS = _Pick({"high": "memory_events_high_total", "oom_kill": "oom_events_total", "max": "memory_events_max_total"})
 _FAULTS = (b"pgfault", b"pgmajfault")
-_IO = tuple((key.encode(), SLOT["container_fs_" + name]) for key, name in {
-    "rbytes": "reads_bytes_total", "wbytes": "writes_bytes_total", "rios": "reads_total", "wios": "writes_total",
-}.items())  # fmt: skip
+_FAILURES, _WORKING, _FAILCNT = (
+    SLOT["container_memory_" + name] for name in ("failures_total", "working_set_bytes", "failcnt")
+)
+_LEVELS = (
+    ("memory.current", SLOT["container_memory_usage_bytes"]),
+    ("memory.swap.current", SLOT["container_memory_swap"]),
+    ("memory.peak", SLOT["container_memory_max_usage_bytes"]),
+    ("pids.current", SLOT["container_threads"]),
+)
 _PRESSURE = tuple(
-    (f"{resource}.pressure", kind.encode(), SLOT[f"container_pressure_{resource}_{word}_seconds_total"])
+    (
+        f"{resource}.pressure",
+        SLOT[f"container_pressure_{resource}_waiting_seconds_total"],
+        SLOT[f"container_pressure_{resource}_stalled_seconds_total"],
+    )
     for resource in ("cpu", "memory", "io")
-    for kind, word in (("some", "waiting"), ("full", "stalled"))
 )
-_NET = tuple((name, SLOT[f"container_network_{name}_total"]) for name in (
-    "receive_bytes", "receive_packets", "receive_errors", "receive_packets_dropped",
-    "transmit_bytes", "transmit_packets", "transmit_errors", "transmit_packets_dropped"))  # fmt: skip
-_SPEC = (("memory.max", SLOT["container_spec_memory_limit_bytes"]),
-         ("memory.swap.max", SLOT["container_spec_memory_swap_limit_bytes"]),
-         ("memory.low", SLOT["container_spec_memory_reservation_limit_bytes"]),
-         ("pids.max", SLOT["container_threads_max"]))  # fmt: skip
-_USAGE, _WORKING, _SWAP, _PEAK, _FAILCNT, _FAILURES = (
-    SLOT["container_memory_" + name]
-    for name in ("usage_bytes", "working_set_bytes", "swap", "max_usage_bytes", "failcnt", "failures_total")
+_IO_KEYS = (b"rbytes", b"wbytes", b"rios", b"wios")
+_IO_SLOTS = tuple(
+    SLOT["container_fs_" + name] for name in ("reads_bytes_total", "writes_bytes_total", "reads_total", "writes_total")
 )
-_THREADS, _PROCESSES, _SEEN = (SLOT["container_" + name] for name in ("threads", "processes", "last_seen"))
+_NET_KEYS = ("receive_bytes", "receive_packets", "receive_errors", "receive_packets_dropped",
+             "transmit_bytes", "transmit_packets", "transmit_errors", "transmit_packets_dropped")  # fmt: skip
+_NET_SLOTS = tuple(SLOT[f"container_network_{name}_total"] for name in _NET_KEYS)
+_SPEC = (
+    ("memory.max", SLOT["container_spec_memory_limit_bytes"]),
+    ("memory.swap.max", SLOT["container_spec_memory_swap_limit_bytes"]),
+    ("memory.low", SLOT["container_spec_memory_reservation_limit_bytes"]),
+    ("pids.max", SLOT["container_threads_max"]),
+)
+_PROCESSES, _SEEN = SLOT["container_processes"], SLOT["container_last_seen"]
 _QUOTA, _PERIOD, _SHARES = (SLOT["container_spec_cpu_" + name] for name in ("quota", "period", "shares"))
 
 
@@ -92,12 +116,14 @@ class Row:
         self._prefix = [
             f"{family.name}{{{base}}} ".encode() if family.name.startswith("container_") else b"" for family in FAMILIES
         ]
-        self._prefix[_CPU[0][1]] = f'container_cpu_usage_seconds_total{{{base},cpu="total"}} '.encode()
+        self._prefix[SLOT["container_cpu_usage_seconds_total"]] = (
+            f'container_cpu_usage_seconds_total{{{base},cpu="total"}} '.encode()
+        )
         self._faults = [
             f'container_memory_failures_total{{{base},failure_type="{kind.decode()}",scope="container"}} '.encode()
             for kind in _FAULTS
         ]
-        self._devices: dict[tuple[int, str], bytes] = {}
+        self._more: dict[tuple[str, str], list[bytes]] = {}
         self._static: Cells = [None] * len(FAMILIES)
         self._keys: list[object] = [None] * len(_GROUPS)
         self.has_quota = False
@@ -149,73 +175,52 @@ class Row:
     def fill(self, cells: Cells, sample: Sample, now: bytes, live: bool, names: DeviceNames) -> int:
         """Adds what the kernel says; a level only while a run is there. Returns the number of devices left out."""
         files, prefix = sample.files, self._prefix
-        flat, is_number = readers.flat_digits, readers.is_number
         if "cpu.stat" in files:
-            values = flat(files["cpu.stat"])
-            for key, slot in _CPU:
-                text = values.get(key)
-                if text is not None and is_number(text):
-                    cells[slot] = prefix[slot] + seconds(text)
+            values = readers.flat_digits(files["cpu.stat"])
+            for slot, text in _CPU(values):
+                cells[slot] = prefix[slot] + seconds(text)
             if self.has_quota:
-                for key, slot in _CFS:
-                    text = values.get(key)
-                    if text is not None and is_number(text):
-                        cells[slot] = prefix[slot] + text
-                for key, slot in _CFS_TIME:
-                    text = values.get(key)
-                    if text is not None and is_number(text):
-                        cells[slot] = prefix[slot] + seconds(text)
+                for slot, text in _CFS(values):
+                    cells[slot] = prefix[slot] + text
+                for slot, text in _CFS_TIME(values):
+                    cells[slot] = prefix[slot] + seconds(text)
         if "memory.events" in files:
-            values = flat(files["memory.events"])
-            for key, slot in _EVENTS:
-                text = values.get(key)
-                if text is not None and is_number(text):
-                    cells[slot] = prefix[slot] + text
-            text = values.get(b"max")
-            if text is not None and is_number(text):
-                cells[_FAILCNT] = prefix[_FAILCNT] + text
+            values = readers.flat_digits(files["memory.events"])
+            for slot, text in _EVENTS(values):
+                cells[slot] = prefix[slot] + text
+            if b"max" in values:
+                cells[_FAILCNT] = prefix[_FAILCNT] + values[b"max"]
         if "memory.stat" in files:
-            values = flat(files["memory.stat"])
-            for key, slot in _MEMORY_COUNTERS:
-                text = values.get(key)
-                if text is not None and is_number(text):
-                    cells[slot] = prefix[slot] + text
-            faults = [
-                start + values[key]
-                for start, key in zip(self._faults, _FAULTS, strict=True)
-                if key in values and is_number(values[key])
-            ]
+            values = readers.flat_digits(files["memory.stat"])
+            for slot, text in _MEMORY_COUNTERS(values):
+                cells[slot] = prefix[slot] + text
+            faults = [start + values[key] for start, key in zip(self._faults, _FAULTS, strict=True) if key in values]
             if faults:
                 cells[_FAILURES] = b"\n".join(faults)
             if live:
-                self._levels(cells, sample, values)
-        for file, kind, slot in _PRESSURE:
-            if file in files:
-                text = readers.pressure_digits(files[file]).get(kind)
-                if text is not None:
-                    cells[slot] = prefix[slot] + seconds(text)
-        left_out = self._io(cells, files["io.stat"], names) if "io.stat" in files else 0
-        if live:
-            for name, slot in (("memory.current", _USAGE), ("memory.swap.current", _SWAP), ("memory.peak", _PEAK),
-                               ("pids.current", _THREADS)):  # fmt: skip
-                text = files.get(name, b"").strip()
-                if is_number(text):
+                for slot, text in _MEMORY(values):
                     cells[slot] = prefix[slot] + text
+                current, inactive = sample.number("memory.current"), values.get(b"inactive_file", b"")
+                if current is not None and readers.is_number(inactive):
+                    cells[_WORKING] = prefix[_WORKING] + str(max(0, current - int(inactive))).encode()
+        for file, some, full in _PRESSURE:
+            if file in files:
+                values = readers.pressure_digits(files[file])
+                if b"some" in values:
+                    cells[some] = prefix[some] + seconds(values[b"some"])
+                if b"full" in values:
+                    cells[full] = prefix[full] + seconds(values[b"full"])
+        if live:
+            for file, slot in _LEVELS:
+                if file in files:
+                    text = files[file].strip()
+                    if readers.is_number(text):
+                        cells[slot] = prefix[slot] + text
             cells[_SEEN] = prefix[_SEEN] + now
-        return left_out
-
-    def _levels(self, cells: Cells, sample: Sample, values: Mapping[bytes, bytes]) -> None:
-        prefix = self._prefix
-        for key, slot in _MEMORY:
-            text = values.get(key)
-            if text is not None and readers.is_number(text):
-                cells[slot] = prefix[slot] + text
-        current, inactive = sample.number("memory.current"), values.get(b"inactive_file", b"")
-        if current is not None and readers.is_number(inactive):
-            cells[_WORKING] = prefix[_WORKING] + str(max(0, current - int(inactive))).encode()
+        return self._io(cells, files["io.stat"], names) if "io.stat" in files else 0
 
     def _io(self, cells: Cells, data: bytes, names: DeviceNames) -> int:
-        lines: dict[int, list[bytes]] = {slot: [] for _, slot in _IO}
+        lines: tuple[list[bytes], ...] = ([], [], [], [])
         taken: set[str] = set()
         found = readers.io_digits(data)
         for device, values in list(found.items())[:MAX_DEVICES]:
@@ -223,37 +228,38 @@ class Row:
             if name in taken:
                 name = device.decode("ascii")  # two numbers, one name: a device that was replaced
             taken.add(name)
-            for key, slot in _IO:
+            starts = self._series("device", name, _IO_SLOTS)
+            for texts, start, key in zip(lines, starts, _IO_KEYS, strict=True):
                 text = values.get(key, b"")
-                if readers.is_number(text):
-                    lines[slot].append(self._extra(slot, "device", name) + text)
-        for slot, texts in lines.items():
+                if text.isdigit():
+                    texts.append(start + text)
+        for slot, texts in zip(_IO_SLOTS, lines, strict=True):
             if texts:
                 cells[slot] = b"\n".join(texts)
         return max(0, len(found) - MAX_DEVICES)
 
-    def _extra(self, slot: int, label: str, value: str) -> bytes:
-        """The prefix of a series with one more label, kept."""
-        prefix = self._devices.get((slot, value))
-        if prefix is None:
-            if len(self._devices) > len(FAMILIES) * MAX_DEVICES:
-                self._devices.clear()  # devices come and go on a long-lived host
+    def _series(self, label: str, value: str, slots: Sequence[int]) -> list[bytes]:
+        """The starts of series with one more label, kept."""
+        starts = self._more.get((label, value))
+        if starts is None:
+            if len(self._more) >= 4 * MAX_DEVICES:
+                self._more.clear()  # devices come and go on a long-lived host
             text = f'{label}="{labels.escape(labels.clean(value))}"'.encode()
-            prefix = FAMILIES[slot].name.encode() + b"{" + self._base + b"," + text + b"} "
-            self._devices[slot, value] = prefix
-        return prefix
+            starts = [FAMILIES[slot].name.encode() + b"{" + self._base + b"," + text + b"} " for slot in slots]
+            self._more[label, value] = starts
+        return starts
 
     def put_processes(self, cells: Cells, data: bytes) -> None:
         cells[_PROCESSES] = self._prefix[_PROCESSES] + str(readers.count_lines(data)).encode()
 
     def put_network(self, cells: Cells, data: bytes) -> int:
         """Interfaces but the loopback. Returns the number of interfaces left out."""
-        lines: dict[int, list[bytes]] = {slot: [] for _, slot in _NET}
+        lines: dict[int, list[bytes]] = {slot: [] for slot in _NET_SLOTS}
         found = {name: values for name, values in readers.net_digits(data).items() if name != b"lo"}
         for name, values in list(found.items())[:MAX_DEVICES]:
-            text = name.decode("utf-8", "replace")
-            for key, slot in _NET:
-                lines[slot].append(self._extra(slot, "interface", text) + values[key])
+            starts = self._series("interface", name.decode("utf-8", "replace"), _NET_SLOTS)
+            for slot, start, key in zip(_NET_SLOTS, starts, _NET_KEYS, strict=True):
+                lines[slot].append(start + values[key])
         for slot, texts in lines.items():
             if texts:
                 cells[slot] = b"\n".join(texts)
