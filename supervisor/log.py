@@ -60,7 +60,7 @@ def _short_trace(text: str) -> str:
     return text if len(text) <= CUT else "..." + text[-(CUT - 3) :]
 
 
-def set_up(
+def setup(
     level: str = "info", stream: TextIO | None = None, environment: Mapping[str, str] = os.environ
 ) -> logging.Logger:
     """Send the loggers below `wharfinger` to stderr. Returns the top one; a second call replaces the first."""

@@ -83,7 +83,7 @@ class SqliteStore:
             return records
 
     def ends(self, name: str, limit: int = ENDS_KEPT) -> Sequence[StoredEnd]:
-        """The newest `limit` ends, newest first."""
+        """The newest `limit` ends, the newest last."""
         with self._failing("ends"):
             found: list[StoredEnd] = []
             bad: list[tuple[str, str, str, str]] = []
@@ -100,7 +100,7 @@ class SqliteStore:
                 except ValueError as error:
                     bad.append(("ends", f"{name}\0{generation}", str(error), str(body)))
             self._put_aside(bad)
-            return found
+            return found[::-1]
 
     def decisions(self, name: str | None = None, since: int = 0, limit: int = 1000) -> Sequence[Decision]:
         """In order of their numbers. `since` 0: the newest `limit`; else the first `limit` after that number."""
