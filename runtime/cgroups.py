@@ -224,7 +224,7 @@ class Tree:
         return self.path(name, generation)
 
     def open_leaf(self, name: str, generation: int) -> Path:
-        """Make the cgroup of a run; an empty one of a broken-off launch is made anew. Raises RefusedError, HostError."""
+        """Make the cgroup of a run; an empty one of a broken launch is made anew. Raises RefusedError, HostError."""
         path = self.path(name, generation)
         if not self._mkdir(path):
             if self._busy(path):
