@@ -7,7 +7,6 @@ alone; a file that cannot be read as a whole leaves the other files alone.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +17,7 @@ from config import order
 from config.errors import DefinitionError
 from config.explain import Fault, explain, suggestion
 from config.fields import Path, Plain, kind, quote
+from config.files import regular_file
 from config.model import Container
 from config.yamltext import MAX_BYTES, Spot, TextError, read
 
@@ -46,42 +46,22 @@ class Definitions:
     """What a directory says. `kept` names containers whose last good definition stands in for a faulty one."""
 
     containers: Mapping[str, Container] = field(default_factory=dict)
-    errors: Mapping[str, tuple[DefinitionError, ...]] = field(default_factory=dict)
+    errors: tuple[DefinitionError, ...] = ()  # by file and place; each says its file
     kept: frozenset[str] = frozenset()
-    files: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def all_errors(self) -> tuple[DefinitionError, ...]:
-        return tuple(error for path in sorted(self.errors) for error in self.errors[path])
+    files: Mapping[str, str] = field(default_factory=dict)  # of each container
 
 
 def load_file(path: str | os.PathLike[str]) -> LoadedFile:
     """The containers of one file, and its faults. Names that it depends on are not looked up."""
     name = os.fspath(path)
     try:
-        data = _read_regular(name)
+        data = regular_file(name, MAX_BYTES)
     except (OSError, ValueError) as e:
         what = f"cannot be read: {e.strerror or e}" if isinstance(e, OSError) else str(e)
         return _unreadable(name, what)
     except MemoryError:
         return _unreadable(name, "needs more memory to read than there is")
     return parse(data, name)
-
-
-def _read_regular(path: str) -> bytes:
-    """All bytes of a regular file, one more than the limit at most. A fifo or device is never waited for."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    try:
-        mode = os.fstat(fd).st_mode
-        if not stat.S_ISREG(mode):
-            raise ValueError("is a directory, not a file" if stat.S_ISDIR(mode) else "is not a regular file")
-        chunks, left = [], MAX_BYTES + 1
-        while left > 0 and (chunk := os.read(fd, left)):
-            chunks.append(chunk)
-            left -= len(chunk)
-        return b"".join(chunks)
-    finally:
-        os.close(fd)
 
 
 def _unreadable(path: str, what: str, line: int = 0, column: int = 0) -> LoadedFile:
@@ -233,14 +213,14 @@ def load_dir(path: str | os.PathLike[str], previous: Definitions | None = None) 
     except (OSError, ValueError) as e:
         what = f"cannot be read: {e.strerror}" if isinstance(e, OSError) else str(e)
         error = DefinitionError(what, file=root)
-        return Definitions(before.containers, {root: (error,)}, frozenset(before.containers), before.files)
+        return Definitions(before.containers, (error,), frozenset(before.containers), before.files)
     loaded = [load_file(full) for name in names if os.path.lexists(full := os.path.join(root, name))]
     return merge(loaded, before)
 
 
 def merge(loaded: list[LoadedFile], before: Definitions) -> Definitions:
     """The containers of all files together: names once, dependencies known and without a circle. Pure."""
-    errors: dict[str, list[DefinitionError]] = {file.path: list(file.errors) for file in loaded}
+    errors = [error for file in loaded for error in file.errors]
     by_path = {file.path: file for file in loaded}
     owner: dict[str, str] = {}
     fresh: dict[str, Container] = {}
@@ -249,7 +229,7 @@ def merge(loaded: list[LoadedFile], before: Definitions) -> Definitions:
             if name in owner:
                 what = f"is already defined in {owner[name]}"
                 error = DefinitionError(what, name, file=file.path, line=spot[0], column=spot[1], container=name)
-                errors[file.path].append(error)
+                errors.append(error)
                 continue
             owner[name] = file.path
             if name in file.containers:
@@ -266,10 +246,23 @@ def merge(loaded: list[LoadedFile], before: Definitions) -> Definitions:
         line, column = file.dependency_spots[(fault.name, fault.other)]
         where = f"{fault.name}.depends_on.{fault.other}"
         error = DefinitionError(fault.text, where, file=file.path, line=line, column=column, container=fault.name)
-        errors[file.path].append(error)
+        errors.append(error)
     return Definitions(
         {name: settled[name] for name in sorted(settled)},
-        {path: tuple(sorted(found, key=lambda e: (e.line, e.column))) for path, found in errors.items() if found},
+        tuple(sorted(errors, key=lambda e: (e.file, e.line, e.column))),
         frozenset(name for name in settled if fresh.get(name) is not settled[name]),
         {name: owner.get(name) or before.files[name] for name in settled},
+    )
+
+
+def with_kept(definitions: Definitions, container: Container, file: str) -> Definitions:
+    """`definitions` with the last good `container` of `file`, known from elsewhere, unless the name is taken."""
+    name = container.name
+    if name in definitions.containers:
+        return definitions
+    return Definitions(
+        dict(sorted({**definitions.containers, name: container}.items())),
+        definitions.errors,
+        definitions.kept | {name},
+        {**definitions.files, name: file},
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
@@ -15,22 +17,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from config import model_forms as forms
 from config.fields import (
     Argv,
-    Capabilities,
-    ContainerPath,
     Duration,
     Flag,
-    Group,
-    HostPath,
-    Labels,
     Line,
-    Name,
     Octal,
     Part,
     Path,
     Scalar,
-    Signal,
-    User,
-    Variables,
     as_list,
     duration,
     line,
@@ -53,6 +46,17 @@ from config.model_parts import (
     Resources,
     Restart,
     UserNs,
+)
+from config.words import (
+    Capabilities,
+    ContainerPath,
+    Group,
+    HostPath,
+    Labels,
+    Name,
+    Signal,
+    User,
+    Variables,
 )
 
 NetworkWord = Literal["host", "none", "bridge"]
@@ -223,7 +227,13 @@ class Container(Part):
                 seen.add(mount.target)
         return found
 
-    @property
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy; with `update` its digest is its own. The values of `update` are not validated."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy.__dict__.pop("digest", None)
+        return copy
+
+    @cached_property
     def digest(self) -> str:
         """32 hex digits: equal for equal definitions, whatever the order of keys, comments or spelled-out defaults.
 

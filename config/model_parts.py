@@ -9,12 +9,9 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from config import quantity
 from config.fields import (
-    ContainerPath,
     Cpus,
-    Cpuset,
     Duration,
     Flag,
-    HostPath,
     Octal,
     Part,
     Path,
@@ -32,6 +29,11 @@ from config.fields import (
     size,
     whole,
     whole_number,
+)
+from config.words import (
+    ContainerPath,
+    Cpuset,
+    HostPath,
 )
 
 MIB = 1024**2
