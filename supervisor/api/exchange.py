@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
+from http import HTTPStatus
 
 import anyio
 import h11
@@ -202,7 +203,12 @@ class Exchange:
         try:
             if self._h11.our_state is h11.ERROR or self._h11.our_state is h11.CLOSED:
                 raise Gone
-            head = self._h11.send(h11.Response(status_code=response.status, headers=headers)) or b""
+            head = (
+                self._h11.send(
+                    h11.Response(status_code=response.status, headers=headers, reason=_reason(response.status))
+                )
+                or b""
+            )
             if stream is not None:
                 await self._flush(head)
                 if not head_only:
@@ -258,6 +264,13 @@ class Exchange:
             for _ in range(64):
                 if not await self._wire.receive():
                     return
+
+
+def _reason(status: int) -> bytes:
+    try:
+        return HTTPStatus(status).phrase.encode()
+    except ValueError:
+        return b""
 
 
 async def _close(stream: AsyncIterator[bytes] | None) -> None:

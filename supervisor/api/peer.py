@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from enum import Enum
 
 SO_PEERGROUPS = getattr(socket, "SO_PEERGROUPS", 59)
-VIEW_GROUP = "wharfinger-view"
 
 
 class Role(Enum):
@@ -44,7 +43,7 @@ class Roles:
     view: int | None = None
 
     @classmethod
-    def of_groups(cls, act: str, view: str = VIEW_GROUP) -> Roles:
+    def of_groups(cls, act: str, view: str) -> Roles:
         return cls(group_id(act), group_id(view))
 
     def role(self, uid: int, gids: frozenset[int]) -> Role:

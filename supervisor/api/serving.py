@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 import anyio
+from anyio import to_thread
 from anyio.abc import TaskGroup, TaskStatus
 
 from config.errors import HostError
@@ -17,7 +18,7 @@ from supervisor.api.app import control_app
 from supervisor.api.attach import Attach
 from supervisor.api.exchange import Limits
 from supervisor.api.front import LIMITS, Front
-from supervisor.api.peer import VIEW_GROUP, Roles
+from supervisor.api.peer import Roles
 from supervisor.api.public import Scrape, public_app
 from supervisor.api.sockets import bind_tcp, bind_unix, prepare_run_dir
 from supervisor.ports import Control
@@ -35,6 +36,9 @@ class Places(Protocol):
 
     @property
     def socket_group(self) -> str: ...
+
+    @property
+    def view_group(self) -> str: ...
 
     @property
     def metrics_listen(self) -> str: ...
@@ -69,7 +73,7 @@ async def serve(
     To be called with the state directory's lock held. A metrics port that is taken is tried again and is no
     reason not to run. Raises HostError for the control sockets.
     """
-    roles = Roles.of_groups(settings.socket_group, VIEW_GROUP)
+    roles = Roles.of_groups(settings.socket_group, settings.view_group)
     run_dir = Path(settings.run_dir)
     if roles.act is None and settings.socket_group:
         log.info("group=%s does not exist: only root may use the control socket", settings.socket_group)
@@ -81,7 +85,7 @@ async def serve(
     serving.fronts["control"] = Front(control_app(control), roles, limits)
     await tasks.start(serving.fronts["control"].serve, listener)
     tasks.start_soon(Attach(control, roles).serve, attach)
-    if settings.metrics_listen:
+    if settings.metrics_listen not in ("", "off"):
         serving.fronts["metrics"] = Front(public_app(scrape, ready), None, limits)
         await tasks.start(_serve_metrics, serving, settings.metrics_listen)
     return serving
@@ -93,7 +97,7 @@ async def _serve_metrics(
     started = False
     while True:
         try:
-            listener = bind_tcp(address)
+            listener = await to_thread.run_sync(bind_tcp, address)  # a name may have to be resolved
         except HostError as error:
             if str(error) != serving.problem:
                 log.error('metrics error="%s"', error)

@@ -101,7 +101,7 @@ def bind_tcp(address: str) -> socket.socket:
     try:
         number = int(port)
         family, kind, protocol, _, where = socket.getaddrinfo(
-            host.strip("[]") or None, number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST
+            host.strip("[]") or None, number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (ValueError, OSError) as error:
         raise HostError("not an address and a port", address, "as 127.0.0.1:9627") from error
