@@ -59,7 +59,7 @@ system_packages() {
 }
 
 # promtool only: the package itself would start a service.
-promtool() {
+fetch_promtool() {
 	! command -v promtool >/dev/null && [ ! -x .venv/bin/promtool ] || return 0
 	[ "${SETUP_APT:-yes}" != no ] && command -v apt-get >/dev/null || return 0
 	[ "$(id -u)" != 0 ] || [ -e /var/lib/apt/lists/lock ] || quiet apt-get update
@@ -121,5 +121,5 @@ project() {
 
 system_packages
 python_packages
-promtool
+fetch_promtool
 project
