@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +100,10 @@ def prepare() -> None:
     subprocess.run([HERE / "rootfs.sh", BASE / "rootfs"], check=True)
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="demo", description="Show Wharfinger at work on examples/.")
     parser.add_argument("--live", action="store_true", help="leave it running, and say how to look at it")
-    live = parser.parse_args().live
+    live = parser.parse_args(argv).live
     checks: list[tuple[str, bool]] = []
     prepare()
     mounts_before = len(Path("/proc/self/mountinfo").read_text().splitlines())
@@ -131,8 +131,13 @@ def main() -> int:
     say("settled")
     ctl("status")
     if live:
-        print(f"\nIt keeps running. Look:  export WHARFINGER_SOCKET={ENV['WHARFINGER_SOCKET']}; {BIN}/wharfctl status")
-        print(f"Metrics: http://{METRICS}/metrics   Stop: {BIN}/wharfctl stop all, then kill {keeper.pid}")
+        print(f"\nMetrics: http://{METRICS}/metrics  State: {BASE}  Daemon: pid {keeper.pid}")
+        if os.environ.get("WHARFINGER_VM"):
+            print("This is the virtual machine: it ends with this shell.")
+            subprocess.run([os.environ.get("SHELL", "/bin/sh")], env=ENV | {"PATH": f"{BIN}:{ENV['PATH']}"}, check=False)
+        else:
+            print(f"Look: WHARFINGER_SOCKET={ENV['WHARFINGER_SOCKET']} {BIN}/wharfctl status")
+            print(f"End:  the same with `stop all`, then kill {keeper.pid}")
         return 0
 
     say("one scrape of /metrics")

@@ -64,7 +64,7 @@ class Daemon:
             restarts=dict(hands.tally.restarts),
             ends=dict(hands.tally.ends),
             oom_kills=dict(hands.tally.oom_kills),
-            cgroup=str(shared.launcher.tree.parent(name)),
+            cgroup=str(shared.launcher.tree.path(name)),
             log_path=str(shared.launcher.place(name).log_dir / "current.log"),
             file=hands.file,
             problem="; ".join(p for p in problems if p),
@@ -171,7 +171,7 @@ class Daemon:
         }
 
     async def update(self, by: str) -> Mapping[str, Sequence[str]]:
-        applied, errors = await self._definitions.apply(self._fleet)
+        applied, errors = await self._definitions.apply(self._fleet.apply)
         return applied_words(applied) | {"errors": errors}
 
     # -- history --------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,16 +31,19 @@ from config.errors import HostError, WharfError
 from config.settings import Settings, load_settings
 from monitor.defdir import DefinitionWatch
 from monitor.events import EventWatcher, Notice
+from monitor.metrics import Exposition
+from monitor.scrape import Scraper
 from runtime.cgroups import Tree
 from runtime.probe import HostFacts, probe
 from supervisor import api, systemd
 from supervisor import log as logs
 from supervisor.adopt import generations
+from supervisor.api.public import Pairs
 from supervisor.clock import SystemClock, boot_id
 from supervisor.control import Daemon
 from supervisor.definitions import Definitions
 from supervisor.engine import Shared
-from supervisor.fleet import Fleet
+from supervisor.fleet import Fleet, leaves_of
 from supervisor.launch import Launcher
 from supervisor.sampler import Sampler
 from supervisor.store import SqliteStore, lock_state_dir, open_store
@@ -64,20 +68,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings, sources = load_settings(flags)
         logs.setup(settings.log_level)
         anyio.run(serve, settings, sources, backend="trio")
-    except* WharfError as group:
-        first = _first(group)
-        print(f"wharfingerd: {first}", file=sys.stderr)
+    except (WharfError, BaseExceptionGroup) as error:
+        first = _first(error)
+        if not isinstance(first, WharfError):
+            raise
+        sys.stderr.write(f"wharfingerd: {first}\n")
         return first.exit_code
-    except* KeyboardInterrupt:
-        return 130
     return 0
 
 
-def _first(group: BaseExceptionGroup[WharfError]) -> WharfError:
-    error: BaseException = group
+def _first(error: BaseException) -> BaseException:
+    """Task groups wrap what ends them."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    assert isinstance(error, WharfError)
     return error
 
 
@@ -96,9 +99,10 @@ async def serve(settings: Settings, sources: Mapping[str, str]) -> None:
 
 async def _locked(settings: Settings, sources: Mapping[str, str]) -> None:
     _raise_nofile()
-    facts = probe()
-    tree = Tree(settings.cgroup_root or _root(facts), facts.controllers)
-    await to_thread.run_sync(tree.setup)
+    facts = probe(settings.cgroup_root or "auto")
+    tree = Tree.from_host(facts)
+    for problem in await to_thread.run_sync(tree.setup):
+        log.warning("cgroup %s", problem)
     store = open_store(settings.state_dir / "state.db")
     watcher = EventWatcher()
     try:
@@ -145,15 +149,18 @@ async def _run(
         }
 
     control = Daemon(fleet, definitions, events, info, troubles)
-    views = Views(fleet, definitions, facts, tree, clock, store, watch)
+    sampler = Sampler(fleet, clock)
+    ready = False
+    views = Views(fleet, definitions, facts, tree.controllers, clock, sampler.loop_lag, lambda: watch.degraded)
+    scraper = Scraper(Exposition(), views, wall=clock.wall)
     tasks.start_soon(watcher.run, lambda notice: _noticed(fleet, notice))
-    await api.serve(settings, control, views.scrape, tasks)
+    serving = await api.serve(settings, control, partial(_scrape, scraper), tasks, ready=lambda: ready)
     await _begin(fleet, definitions, launcher, clock, boot)
-    tasks.start_soon(Sampler(fleet, clock).run)
-    tasks.start_soon(views.run)
+    tasks.start_soon(sampler.run)
     tasks.start_soon(_follow, watch, definitions, fleet)
     with suppress(WharfError):
         await launcher.spares.refill()
+    ready = True
     log.info("ready version=%s containers=%d cgroup=%s", version("wharfinger"), len(fleet.members), tree.root)
     systemd.notify("READY=1")
     try:
@@ -165,6 +172,7 @@ async def _run(
     finally:
         systemd.notify("STOPPING=1")
         launcher.spares.close()
+        serving.close()
     tasks.cancel_scope.cancel()
 
 
@@ -172,7 +180,7 @@ async def _begin(fleet: Fleet, definitions: Definitions, launcher: Launcher, clo
     """Keepers for all definitions, then a look at what runs; what nobody declares any more is stopped."""
     definitions.keep(await definitions.read())
     assert definitions.current is not None
-    leaves = await to_thread.run_sync(launcher.tree.list_existing)
+    leaves = await to_thread.run_sync(leaves_of, launcher.tree)
     files = definitions.files()
     for name, definition in definitions.current.containers.items():
         fleet.add(definition, files.get(name, ""))
@@ -205,11 +213,18 @@ async def _follow(watch: DefinitionWatch, definitions: Definitions, fleet: Fleet
 
 
 async def _apply(definitions: Definitions, fleet: Fleet) -> None:
-    applied, errors = await definitions.apply(fleet)
+    applied, errors = await definitions.apply(fleet.apply)
     for error in errors:
         log.error("definition %s", error)
     if applied.added or applied.live or applied.restarted or applied.removed:
         log.info("definitions applied %s", applied)
+
+
+async def _scrape(scraper: Scraper, headers: Pairs) -> tuple[int, Pairs, bytes]:
+    """The exposition as the metrics listener answers it."""
+    encodings = ", ".join(value.decode("latin-1") for name, value in headers if name.lower() == b"accept-encoding")
+    made = await scraper.scrape(encodings)
+    return made.status, [(name.encode(), value.encode()) for name, value in made.headers], made.body
 
 
 def _noticed(fleet: Fleet, notice: Notice) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 from anyio import to_thread
 
 from config import loader
 from config.model import Container
-from supervisor.fleet import Applied, Fleet
 from supervisor.ports import Clock
+
+Result = TypeVar("Result")
 
 
 class Definitions:
@@ -35,18 +37,22 @@ class Definitions:
         if self.successful:
             self.last_success = self._clock.wall()
 
-    async def apply(self, fleet: Fleet) -> tuple[Applied, tuple[str, ...]]:
-        """Read and apply as one step: two reloads never interleave."""
+    async def apply(
+        self, put: Callable[[Mapping[str, Container], Mapping[str, str]], Result]
+    ) -> tuple[Result, tuple[str, ...]]:
+        """Read, and `put` (containers, their files) to work as one step: two reloads never interleave.
+
+        Returns what `put` answered, and the errors of bad files, one line each.
+        """
         async with self._lock:
             loaded = await self.read()
             self.keep(loaded)
-            applied = fleet.apply(loaded.containers, self.files())
-            return applied, tuple(str(error) for error in loaded.errors)
+            return put(loaded.containers, self.files()), self.problems()
 
     def files(self) -> dict[str, str]:
         return {} if self.current is None else {name: str(path) for name, path in self.current.files.items()}
 
-    def problems(self) -> Sequence[str]:
+    def problems(self) -> tuple[str, ...]:
         return () if self.current is None else tuple(str(error) for error in self.current.errors)
 
     def problem_of(self, file: str) -> str:
@@ -55,7 +61,10 @@ class Definitions:
             return ""
         return next((f"last good definition runs: {e}" for e in self.current.errors if e.file == file), "")
 
-    def last_good(self, name: str, definition: Container, file: str) -> None:
+    def is_bad(self, file: str) -> bool:
+        return self.current is not None and any(error.file == file for error in self.current.errors)
+
+    def last_good(self, definition: Container, file: str) -> None:
         """Take the definition that runs as the last good one of a file that is bad at start."""
         if self.current is not None:
-            self.current = self.current.with_kept(name, definition, file)
+            self.current = loader.with_kept(self.current, definition, file)

@@ -5,6 +5,7 @@ No decision is taken here. One `Hands` per container; what all of them share is 
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from config.errors import GoneError, LaunchError, WharfError
 from config.model import Container
 from monitor import pidfd as pidfds
 from monitor.events import EventWatcher
-from monitor.recorder import Ring
+from monitor.recorder import Ring, pack
 from runtime import shim as shims
 from supervisor import ends
 from supervisor.keeper import Durable, Slow
@@ -33,6 +34,7 @@ from supervisor.probe import run_probe
 log = logging.getLogger("wharfinger")
 
 CLEAN_LIMIT = 15.0
+CURVE = 60.0  # seconds of samples that an abnormal end keeps
 
 
 @dataclass(slots=True)
@@ -76,7 +78,8 @@ class Hands:
         self.ring = Ring(300)
         self.last_end_wall: float | None = None
         self.problem = ""
-        self._watch: anyio.CancelScope | None = None
+        self.checks: dict[str, int] = {}  # health checks by result: success failure timeout
+        self.check_seconds = 0.0
         self._killed: set[int] = set()  # generations that we killed ourselves: such a SIGKILL is no OOM
 
     # -- durable --------------------------------------------------------------------------------
@@ -128,7 +131,7 @@ class Hands:
     def _write_end(self, end: facts.End, wall: float, counted: list[tuple[dict[str, int], str, int]]) -> None:
         assert self.definition is not None
         kind = counted_as(end, self.definition)
-        samples = self.ring.pack(60) if kind not in ("success",) else ""
+        samples = "" if kind == "success" else json.dumps(pack(self.ring.last(CURVE)))
         if not self.shared.store.record_end(self.name, end, self.shared.boot_id, wall, samples, kind):
             return
         self.last_end_wall = wall
@@ -180,7 +183,8 @@ class Hands:
             case facts.ApplyLive():
                 return await self._apply()
             case facts.Forget():
-                return await self._forget()
+                await self._forget()
+                return None
 
     async def _launch(self, generation: int) -> facts.Event:
         assert self.definition is not None
@@ -213,7 +217,7 @@ class Hands:
         """Watch a running container: its end, and its OOM kills. Also called at adoption."""
         self.release()
         self.shim = shim
-        parent = self.shared.launcher.tree.parent(self.name)
+        parent = self.shared.launcher.tree.path(self.name)
         try:
             self.shared.watcher.add(self.name, parent, ("memory.events",))
         except (WharfError, OSError) as error:
@@ -272,8 +276,11 @@ class Hands:
         if shim is None or shim.generation != generation or definition is None or compiled is None:
             return facts.Probed(generation, ok=False, output="not running")
         assert definition.healthcheck is not None
-        ok, output = await run_probe(shim, compiled.spec, definition.healthcheck)
-        return facts.Probed(generation, ok, output)
+        begin = self.shared.clock.boot()
+        result, output = await run_probe(shim, compiled.spec, definition.healthcheck)
+        self.check_seconds += self.shared.clock.boot() - begin
+        add(self.checks, result)
+        return facts.Probed(generation, result == "success", output)
 
     async def _apply(self) -> facts.Event | None:
         definition = self.definition
@@ -295,7 +302,7 @@ class Hands:
     def memory_events(self, deltas: dict[str, int]) -> None:
         """A notice of memory.events: a kill while init lives is the container's event, not its end."""
         kills = deltas.get("oom_kill", 0)
-        if kills <= 0 or self.shim is None or pidfds.has_ended(self.shim.pidfd):
+        if kills <= 0 or self.shim is None or pidfds.has_exited(self.shim.pidfd):
             return
         if self.definition is not None and self.definition.oom.group:
             return  # all of it dies: the end will say so

@@ -12,7 +12,9 @@ from anyio.abc import TaskGroup
 
 from config.changes import diff
 from config.model import Container
+from runtime.cgroups import Tree
 from supervisor import adopt
+from supervisor.definitions import Definitions
 from supervisor.engine import Hands, Shared, Tally
 from supervisor.keeper import Keeper
 from supervisor.lifecycle import facts
@@ -111,6 +113,39 @@ class Fleet:
                 await to_thread.run_sync(shared.launcher.clean, name, generation)
         member.adopted = True
 
+    async def take_in_undeclared(
+        self, names: Iterable[str], leaves: Mapping[str, Iterable[int]], definitions: Definitions
+    ) -> None:
+        """Runs that no definition declares now. Of a bad file: kept, by the definition that they were started with.
+        Else the definition is gone: they are stopped as if it had been removed just now."""
+        shared = self._shared
+        for name in names:
+            found = await adopt.find(shared.launcher, name, leaves.get(name, ()), shared.boot_id, shared.clock.boot())
+            if found.definition is None or (found.shim is None and found.end is None):
+                await self._sweep(found)
+                continue
+            keep = found.shim is not None and definitions.is_bad(found.file)
+            if found.shim is not None:
+                found.shim.close()
+            member = self.add(found.definition, found.file)
+            if keep:
+                definitions.last_good(found.definition, found.file)
+            await self.look(member, leaves.get(name, ()))
+            if not keep:
+                member.keeper.tell(facts.Removed())
+
+    async def _sweep(self, found: adopt.Found) -> None:
+        """Leftovers that nobody can speak for: ours by their place in our cgroup, so they end, and the place is cleared."""
+        launcher = self._shared.launcher
+        log.warning("container=%s unknown leftovers are removed", found.name)
+        if found.shim is not None:
+            await to_thread.run_sync(launcher.tree.kill, found.name, None)
+            found.shim.close()
+            found.stale.append(found.shim.generation)
+        for generation in found.stale:
+            await to_thread.run_sync(launcher.clean, found.name, generation)
+        await to_thread.run_sync(launcher.forget, found.name)
+
     async def _adopt(self, member: Member, found: adopt.Found, definition: Container) -> None:
         shim = found.shim
         assert shim is not None
@@ -152,7 +187,7 @@ class Fleet:
 
     def _start_new(self, definition: Container, file: str) -> None:
         member = self.add(definition, file)
-        self._tasks.start_soon(self.look, member, self._shared.launcher.tree.list_existing().get(definition.name, ()))
+        self._tasks.start_soon(self.look, member, leaves_of(self._shared.launcher.tree).get(definition.name, ()))
 
     async def _add_when_gone(self, name: str, definition: Container, file: str) -> None:
         while name in self.members:
@@ -193,6 +228,11 @@ class Fleet:
         if unmet != self._told_unmet.get(definition.name):
             self._told_unmet[definition.name] = unmet
             member.keeper.tell(facts.Dependencies(unmet))
+
+
+def leaves_of(tree: Tree) -> dict[str, tuple[int, ...]]:
+    """Generations that have a leaf cgroup, by name: who runs in them or not is for `look` to find out."""
+    return {found.name: found.generations for found in tree.list_existing()}
 
 
 def _unrecorded(end: facts.End | None, state: State) -> facts.End | None:

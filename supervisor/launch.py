@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +57,12 @@ class Compiled:
     missing: tuple[str, ...] = ()  # controllers that a limit needs and the host lacks
     prepared: bool = False
 
+    @property
+    def resources(self) -> Mapping[str, Any] | None:
+        """`linux.resources` of a bundle's own spec; a spec that we built has its limits in the definition."""
+        found: Mapping[str, Any] | None = self.spec.get("linux", {}).get("resources")
+        return found
+
 
 @dataclass(slots=True)
 class Spares:
@@ -89,7 +95,7 @@ class Launcher:
     def __init__(self, tree: Tree, facts: HostFacts, run_dir: Path, log_dir: Path, shim_path: Path, parallel: int) -> None:
         self.tree = tree
         self.facts = facts
-        self._run_dir = run_dir
+        self.runs_dir = run_dir / "c"
         self._log_dir = log_dir
         self.spares = Spares(shim_path)
         self._limiter = CapacityLimiter(parallel)
@@ -97,7 +103,7 @@ class Launcher:
         self._compiled: dict[str, Compiled] = {}
 
     def place(self, name: str) -> Place:
-        return Place(self._run_dir / "c" / name, self._log_dir / name)
+        return Place(self.runs_dir / name, self._log_dir / name)
 
     def compiled(self, name: str) -> Compiled | None:
         return self._compiled.get(name)
@@ -129,7 +135,7 @@ class Launcher:
         compiled = self._compile(container)
         _bind_sources_exist(container)
         if not compiled.prepared:
-            compiled.missing = tuple(self.tree.prepare(container))
+            compiled.missing = self.tree.prepare(container, compiled.resources)
             compiled.prepared = True
         self.tree.open_leaf(container.name, generation)
         place = self.place(container.name)
@@ -170,7 +176,7 @@ class Launcher:
             try:
                 fds = {
                     wire.TAG_RUNDIR: opened(os.open(place.run(generation), DIRECTORY)),
-                    wire.TAG_CGROUP: opened(os.open(self.tree.leaf(container.name, generation), DIRECTORY)),
+                    wire.TAG_CGROUP: opened(os.open(self.tree.path(container.name, generation), DIRECTORY)),
                     wire.TAG_CGPARENT: opened(self.tree.open_parent(container.name)),
                     wire.TAG_SHIMCG: opened(self.tree.shims_fd()),
                 }
@@ -198,8 +204,9 @@ class Launcher:
 
     def apply(self, container: Container) -> tuple[str, ...]:
         """In a worker thread: write the limits of a changed definition to the stable cgroup, without a restart."""
-        missing = tuple(self.tree.update(container))
-        if (known := self._compiled.get(container.name)) is not None:
+        known = self._compiled.get(container.name)
+        missing = self.tree.update(container, known.resources if known else None)
+        if known is not None:
             known.missing = missing
         return missing
 

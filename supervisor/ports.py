@@ -6,6 +6,7 @@ Nothing here does anything. `daemon.py` wires the real ones, tests wire fakes.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -60,6 +61,10 @@ class Record:
 class Store(Protocol):
     """Durable state. Synchronous: callers use a worker thread. Raises HostError (disk) and changes nothing then."""
 
+    def batch(self) -> AbstractContextManager[None]:
+        """Everything inside is one transaction: all of it is written, or none."""
+        ...
+
     def load(self) -> Mapping[str, Record]: ...
 
     def persist(self, name: str, saved: Saved, boot_id: str) -> None: ...
@@ -69,6 +74,8 @@ class Store(Protocol):
         ...
 
     def count_restart(self, name: str, reason: str) -> None: ...
+
+    def count_oom(self, name: str, scope: str, kills: int) -> None: ...
 
     def decide(self, decision: Decision) -> int:
         """Append; returns its seq (numbered for ever, over restarts)."""

@@ -23,8 +23,8 @@ def probe_args(check: HealthCheck) -> tuple[str, ...]:
     return ("/bin/sh", "-c", " ".join(rest)) if kind == "CMD-SHELL" else tuple(rest)
 
 
-async def run_probe(shim: shims.Shim, spec: Mapping[str, Any], check: HealthCheck) -> tuple[bool, str]:
-    """(healthy, one line of output). A check that does not end in time is killed and has failed."""
+async def run_probe(shim: shims.Shim, spec: Mapping[str, Any], check: HealthCheck) -> tuple[str, str]:
+    """(`success`, `failure` or `timeout`; one line of output). A check that does not end in time is killed and has failed."""
     plan = compile_exec(dict(spec), probe_args(check)).encode()
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -32,7 +32,7 @@ async def run_probe(shim: shims.Shim, spec: Mapping[str, Any], check: HealthChec
         try:
             running = await shim.exec(plan, null, write, write)
         except WharfError as error:
-            return False, str(error)
+            return "failure", str(error)
         finally:
             os.close(write)
         status: int | None = None
@@ -44,8 +44,10 @@ async def run_probe(shim: shims.Shim, spec: Mapping[str, Any], check: HealthChec
                 await running.wait()
         text = _head(read).decode("utf-8", "replace").strip().replace("\n", " | ")
         if status is None:
-            return False, f"no end after {check.timeout:g} s{': ' + text if text else ''}"
-        return status == 0, text if status == 0 else f"exit {status}{': ' + text if text else ''}"
+            return "timeout", f"no end after {check.timeout:g} s{': ' + text if text else ''}"
+        if status == 0:
+            return "success", text
+        return "failure", f"exit {status}{': ' + text if text else ''}"
     finally:
         os.close(null)
         os.close(read)

@@ -28,12 +28,18 @@ class Sampler:
         self._fleet = fleet
         self._clock = clock
         self._readers: dict[str, CgroupReader] = {}
+        self._worst = 0.0
+
+    def loop_lag(self) -> float:
+        """Largest delay of the event loop since the last call, seconds: how late our own sleep ended."""
+        worst, self._worst = self._worst, 0.0
+        return worst
 
     async def run(self) -> None:
-        """Until cancelled. Sleeps longer while nothing runs."""
+        """Until cancelled. The daemon's only periodic wake-up."""
         while True:
             alive = {
-                name: str(member.hands.shared.launcher.tree.parent(name))
+                name: str(member.hands.shared.launcher.tree.path(name))
                 for name, member in self._fleet.members.items()
                 if member.state.phase in ALIVE
             }
@@ -45,7 +51,9 @@ class Sampler:
                 for name, sample in samples.items():
                     if (member := self._fleet.members.get(name)) is not None:
                         member.hands.ring.add(now, sample)
-            await anyio.sleep(PERIOD)
+            due = anyio.current_time() + PERIOD
+            await anyio.sleep_until(due)
+            self._worst = max(self._worst, anyio.current_time() - due)
 
     def _read(self, alive: Mapping[str, str]) -> dict[str, Sample]:
         samples: dict[str, Sample] = {}

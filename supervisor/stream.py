@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 from anyio import to_thread
 
+from monitor import recorder
 from supervisor.ports import Decision, Store
 
 PAGE = 500
@@ -46,9 +47,9 @@ class Stream:
 
 
 def unpack(samples: str) -> Mapping[str, Any]:
-    """The recorder's columns of an end; {} when they cannot be read."""
+    """The recorder's columns of an end, and `times`; {} when they cannot be read."""
     try:
-        columns = json.loads(samples)
-    except ValueError:
+        track = recorder.unpack(json.loads(samples))
+    except (ValueError, RecursionError):
         return {}
-    return columns if isinstance(columns, dict) else {}
+    return {"times": track.times, **track.columns} if track is not None else {}
