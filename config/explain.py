@@ -32,7 +32,8 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "memory": "resources.memory", "pids": "resources.pids", "deploy": "resources and restart",
         "restart_policy": "restart", "network_mode": "network", "rlimits": "ulimits",
         "security_opt": "seccomp and no_new_privileges", "userns_mode": "user_namespace", "container_name": "the key",
-        "privileged": "cap_add", "oom_kill_disable": "oom", "env": "environment", "entry_point": "entrypoint",
+        "privileged": "cap_add",
+        "oom_kill_disable": "oom", "env": "environment", "entry_point": "entrypoint",
         "enabled": "autostart", "exitcodes": "success_exit_codes", "startsecs": "healthy_after",
         "stopsignal": "stop_signal", "stopwaitsecs": "stop_grace_period", "startretries": "restart.max_attempts",
         "directory": "working_dir",
@@ -90,7 +91,7 @@ def unknown_key(loc: Path, model: type[BaseModel]) -> str:
     if key in LATER.get(block, ()):
         return "is not supported yet; remove it"
     if key in ELSEWHERE.get(block, {}):
-        return f"unknown key, here it is {ELSEWHERE[block][key]}"
+        return f"unknown key, use {ELSEWHERE[block][key]}"
     owner = model_at(loc[:-1], model)
     return "unknown key" + suggestion(key, keys_of(owner) if owner else ())
 

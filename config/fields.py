@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
 
 from config import quantity
@@ -110,8 +110,9 @@ def line(value: object) -> str:
 def argv(value: object) -> tuple[str, ...]:
     """A list of arguments; a single text is split as a shell splits words, but no shell runs."""
     if isinstance(value, str):
+        whole_text = check_text(str(value))
         try:
-            words = shlex.split(check_text(str(value)))
+            words = shlex.split(whole_text)
         except ValueError as e:
             raise problem(f"cannot be split into words: {str(e).lower()}") from None
         if not words:
@@ -163,7 +164,7 @@ def whole(low: int, high: int) -> BeforeValidator:
     def check(value: object) -> int:
         return whole_number(value, low, high)
 
-    return BeforeValidator(check, json_schema_input_type=int)
+    return BeforeValidator(check, json_schema_input_type=Annotated[int, Field(ge=low, le=high)])
 
 
 def whole_number(value: object, low: int, high: int) -> int:
@@ -188,7 +189,7 @@ def number(low: float, high: float) -> BeforeValidator:
             raise problem(f"must be from {low:g} to {high:g}, not {out:g}")
         return out
 
-    return BeforeValidator(check, json_schema_input_type=float)
+    return BeforeValidator(check, json_schema_input_type=Annotated[float, Field(ge=low, le=high)])
 
 
 def one_of(literal: Any, aliases: Mapping[str, str] | None = None) -> BeforeValidator:

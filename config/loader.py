@@ -117,7 +117,7 @@ def _top_faults(top: Any) -> Iterator[Fault]:
         return
     for key in top:
         if key == "services":
-            yield Fault((key,), "unknown key, here it is containers", on_key=True)
+            yield Fault((key,), "unknown key, use containers", on_key=True)
         elif key not in _TOP_KEYS and not key.startswith("x-"):
             yield Fault((key,), "unknown key" + suggestion(key, _TOP_KEYS), on_key=True)
     if "version" in top and top["version"] != "1":
@@ -143,7 +143,7 @@ def _container(name: str, value: Any, base: str) -> tuple[list[Fault], Container
     ]
     given = _without_empty({key: v for key, v in value.items() if not key.startswith("x-")})
     if "name" in given:
-        found.append(Fault(("name",), "unknown key, here it is the key above", on_key=True))
+        found.append(Fault(("name",), "unknown key, use the key above", on_key=True))
     try:
         container = Container.model_validate(
             {**given, "name": name}, by_alias=True, by_name=False, context={"base": base}

@@ -21,8 +21,10 @@ _NAMESPACED = re.compile(
 
 def listed(value: Any) -> Any:
     """`depends_on: [db, cache]` is a mapping with default conditions."""
-    if not isinstance(value, list | tuple):
+    if isinstance(value, Mapping):
         return value
+    if not isinstance(value, list | tuple):
+        raise problem(f"must be a list of names, or a mapping of names to conditions, not {kind(value)}")
     found: list[tuple[Path, str]] = []
     out: dict[str, Any] = {}
     for i, item in enumerate(value):
@@ -137,7 +139,7 @@ def exit_codes(value: Any) -> tuple[int, ...]:
                 raise problem(f"must be from 0 to 255, not {number}")
             out.add(number)
         except PydanticCustomError as e:
-            found.append(((i,), e.message()))
+            found.append(((i,) if isinstance(value, list | tuple) else (), e.message()))
     if found:
         raise problems(found)
     return tuple(sorted(out))

@@ -89,7 +89,7 @@ class Restart(Part):
     def _fits(self) -> Self:
         found: list[tuple[Path, str]] = []
         if self.max_attempts is not None and self.policy != "on-failure":
-            given = "no never restarts" if self.policy == "no" else f"{self.policy} never gives up"
+            given = '"no" never restarts' if self.policy == "no" else f"{self.policy} never gives up"
             found.append((("max_attempts",), f"needs policy on-failure; {given}"))
         if self.interval > self.max_interval:
             pair = quantity.format_duration(self.interval), quantity.format_duration(self.max_interval)
@@ -297,18 +297,15 @@ class UserNs(Part):
     """`user_namespace:` root of the container is an ordinary user of the host."""
 
     uid_base: Annotated[int, whole(1, MAX_ID)] = Field(description="The host's uid that is uid 0 in the container.")
-    gid_base: Annotated[int, whole(1, MAX_ID)] = Field(description="The host's gid that is gid 0 in the container.")
+    gid_base: Annotated[int, whole(1, MAX_ID)] = Field(
+        0, description="The host's gid that is gid 0 in the container; `uid_base` when not given."
+    )
     size: Annotated[int, whole(1, MAX_ID)] = Field(65_536, description="How many ids follow.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _same_gids(cls, value: Any) -> Any:
-        if isinstance(value, dict) and "uid_base" in value and "gid_base" not in value:
-            return {**value, "gid_base": value["uid_base"]}
-        return value
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if not self.gid_base:
+            self.__dict__["gid_base"] = self.uid_base
         if max(self.uid_base, self.gid_base) + self.size - 1 > MAX_ID:
             raise problem("runs past the last id", ("size",))
         return self

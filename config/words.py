@@ -138,12 +138,12 @@ def capabilities(value: object) -> tuple[str, ...]:
     for i, item in enumerate(value):
         try:
             out.add(kernel_names.capability_name(text(item)))
+        except PydanticCustomError as e:
+            found.append(((i,), e.message()))
         except ValueError:
             near = nearest(str(item).removeprefix("CAP_"), [c.removeprefix("CAP_") for c in kernel_names.CAPABILITIES])
             hint = f', did you mean "{near}"?' if near else ""
             found.append(((i,), f"{quote(item)} is not a capability of Linux{hint}"))
-        except PydanticCustomError as e:
-            found.append(((i,), e.message()))
     if found:
         raise problems(found)
     return ("ALL",) if "ALL" in out else tuple(sorted(out))

@@ -62,7 +62,7 @@ class Tree:
         A word is its own place; a mapping or list is pointed at by its key, as is a key that is missing in it.
         """
         real, value = self._follow(path)
-        if on_key or len(real) < len(path) or isinstance(value, dict | list):
+        if on_key or isinstance(value, dict | list):
             return self.keys.get(real) or self.values.get(real) or (1, 1)
         return self.values.get(real) or (1, 1)
 
@@ -143,7 +143,7 @@ def _in_plain_words(e: MarkedYAMLError) -> TextError:
     elif "expected '<document start>'" in what:
         what = "text after the end of the document"
     elif "could not find expected ':'" in what:
-        what = 'a key needs ":" and a value'
+        what, mark = 'a key needs ":" and a value', e.context_mark or mark
     if mark is None:
         return TextError(what)
     return TextError(what, mark.line + 1, mark.column + 1)
