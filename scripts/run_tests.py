@@ -47,8 +47,11 @@ def suites() -> list[Suite]:
         Suite("harness", ("tests/vm",)),
     ]
     if platform.machine() == "x86_64":
-        everything = ("tests/kernel", "tests/e2e", "tests/unit")
-        found.append(Suite("vm", everything, select="vm or kernel", require="vm kernel", in_vm=True, limit=1500))
+        found.append(
+            Suite("vm", ("tests/kernel", "tests/e2e"), "vm or kernel", require="vm kernel", in_vm=True, limit=1500)
+        )
+    else:
+        print(f"no VM on {platform.machine()}: its suite is left out", flush=True)
     return [s for s in found if s.present()]
 
 
