@@ -1,0 +1,90 @@
+"""Faults that need a kernel of their own to be caused."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.host import Host, start_time
+
+pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.timeout(300)]
+
+
+def test_10_a_stranger_with_a_recycled_pid_is_never_signalled(host: Host) -> None:
+    host.define("web", 'containers: {web: {rootfs: ROOTFS, command: [sh, -c, "sleep 2; exit 3"], restart: "no"}}')
+    host.start()
+    pid = host.until_state("web", "RUNNING")["pid"]
+    host.kill_daemon()
+    host.until(lambda: not start_time(pid), 15, "it did not end")
+    limit = Path("/proc/sys/kernel/pid_max")
+    before = limit.read_text()
+    limit.write_text("1000")  # 301 is the least; pids come round soon
+    stranger: subprocess.Popen[bytes] | None = None
+    try:
+        for _ in range(5000):
+            candidate = subprocess.Popen(["sleep", "1000"])
+            if candidate.pid == pid:
+                stranger = candidate
+                break
+            candidate.kill()
+            candidate.wait()
+        assert stranger is not None, "the pid did not come round"
+        host.start()
+        end = host.until_state("web", "EXITED")["last_end"]
+        assert end["code"] == 3
+        host.ctl("stop", "web")
+        host.ctl("kill", "web")
+        assert stranger.poll() is None
+    finally:
+        limit.write_text(before)
+        if stranger is not None:
+            stranger.kill()
+            stranger.wait()
+
+
+def test_a_full_state_disk_refuses_with_words_and_touches_nothing(host: Host) -> None:
+    state = host.base / "state"
+    state.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "none", state], check=True)
+    try:
+        host.define("web", 'containers: {web: {rootfs: ROOTFS, command: [sleep, "1000"], stop_signal: KILL}}')
+        host.start()
+        pid = host.until_state("web", "RUNNING")["pid"]
+        filler = (state / "filler").open("wb")
+        try:
+            while True:
+                filler.write(bytes(4096))
+                filler.flush()
+        except OSError:
+            pass
+        done = host.ctl("stop", "web")
+        assert done.returncode != 0
+        assert start_time(pid)
+        assert host.one("web")["pid"] == pid
+        (state / "filler").unlink()
+        host.until(lambda: host.ctl("stop", "web").returncode == 0, 40, "it does not recover")
+        host.until(lambda: not start_time(pid), 10, "it still runs")
+        filler.close()
+        host.stop_daemon()
+    finally:
+        subprocess.run(["umount", "-l", state], check=True)
+
+
+def test_a_fork_bomb_meets_its_limit_and_stops(host: Host) -> None:
+    host.start()
+    host.define(
+        "bomb",
+        """containers:
+  bomb:
+    rootfs: ROOTFS
+    command: [sh, -c, "while :; do sleep 1000 & done"]
+    stop_signal: KILL
+    resources: {pids: 12}
+""",
+    )
+    host.until_state("bomb", "RUNNING")
+    events = host.cgroup / "containers/bomb/pids.events"
+    host.until(lambda: "max 0" not in events.read_text(), 20, "the limit is not met")
+    assert host.ctl("stop", "bomb").returncode == 0
