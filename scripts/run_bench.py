@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(names: list[str]) -> int:
-    found = [p.stem for p in sorted((ROOT / "tests" / "bench").glob("bench_*.py"))]
-    chosen = [n for n in found if not names or n in names or n.removeprefix("bench_") in names]
+    found = [p.stem for p in sorted((ROOT / "tests" / "bench").glob("[a-z]*.py"))]
+    chosen = [n for n in found if not names or n in names]
     failed = []
     for name in chosen:
         print(f"==== {name} ====", flush=True)
