@@ -179,7 +179,7 @@ def unpack(packed: Any) -> Track | None:
         for step in steps:
             stamps.append(stamps[-1] + int(step))
         values = {str(name): _values(column) for name, column in zip(names, columns, strict=True)}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     count = len(next(iter(values.values()), ()))
     if any(len(column) != count for column in values.values()) or (values and count not in (0, len(stamps))):

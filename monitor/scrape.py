@@ -33,12 +33,15 @@ class Response:
 
 @dataclass(slots=True)
 class _Made:
-    """One collection, finished or under way. Bodies by encoding; error: why there is none."""
+    """One collection, finished or under way. Bodies by encoding; error: why there is none.
+
+    status 0 when it is finished: the scraper that made it hung up, so whoever waited for it starts another.
+    """
 
     done: anyio.Event = field(default_factory=anyio.Event)
     at: float = 0.0
     bodies: dict[str, bytes] = field(default_factory=dict)
-    status: int = 200
+    status: int = 0
     error: str = ""
 
 
@@ -93,15 +96,7 @@ class Scraper:
     async def scrape(self, accept_encoding: str = "") -> Response:
         """Never raises but for cancellation; a failure is an answer of one line of text."""
         encoding = "gzip" if accepts_gzip(accept_encoding) else ""
-        while True:
-            made = self._made
-            if made is None or (made.done.is_set() and anyio.current_time() - made.at >= self._share):
-                made = self._made = _Made()
-                await self._collect(made, encoding)
-            elif not made.done.is_set():
-                await made.done.wait()
-            if made.status != 499:
-                break  # 499: the scraper that made it went away, so the next one starts again
+        made = await self._latest(encoding)
         if made.error:
             return _refusal(made.status, made.error)
         if encoding not in made.bodies:
@@ -117,8 +112,19 @@ class Scraper:
             headers.append(("Content-Encoding", encoding))
         return Response(200, tuple(headers), made.bodies[encoding])
 
+    async def _latest(self, encoding: str) -> _Made:
+        while True:
+            made = self._made
+            done = made is not None and made.done.is_set()
+            if made is None or (done and (not made.status or anyio.current_time() - made.at >= self._share)):
+                made = self._made = _Made()
+                await self._collect(made, encoding)
+                return made
+            await made.done.wait()
+            if made.status:
+                return made
+
     async def _collect(self, made: _Made, encoding: str) -> None:
-        made.status, made.error = 499, "the collection was cancelled"
         try:
             with anyio.fail_after(self._bound):
                 containers, daemon = self._source()
@@ -127,7 +133,7 @@ class Scraper:
                         self._work, containers, daemon, encoding, limiter=self._limiter, abandon_on_cancel=True
                     )
                 )
-            made.status, made.error = 200, ""
+            made.status = 200
         except TimeoutError:
             made.status, made.error = 503, f"the collection took more than {self._bound:g} s"
         except Exception:  # noqa: BLE001 - the answer to an HTTP request; the trace is logged
