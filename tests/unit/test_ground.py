@@ -83,3 +83,19 @@ def test_the_closing_line_is_pytest_s() -> None:
 def test_every_suite_selects_what_the_host_can_run() -> None:
     for suite in run_tests.suites():
         assert suite.in_vm or "not vm" in suite.select
+
+
+def test_the_service_unit_keeps_containers_alive() -> None:
+    unit = (ROOT / "packaging/wharfinger.service").read_text().splitlines()
+    assert {
+        "Type=notify",
+        "NotifyAccess=main",
+        "Delegate=yes",
+        "KillMode=process",
+        "Restart=always",
+        "OOMPolicy=continue",
+        "RuntimeDirectoryPreserve=yes",
+        "StartLimitIntervalSec=0",
+    } <= set(unit)
+    # A mount namespace of the daemon's own would hide the containers' mounts from the host, and the host's from them.
+    assert not [line for line in unit if line.startswith(("Private", "Protect", "MountFlags", "ReadOnly"))]
