@@ -1,0 +1,336 @@
+#include "launch.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "sys.h"
+
+enum { UNDO_MS = 10000, JOINS_MAX = 8 };
+
+/* The numbers of one map line: inside, outside, count. False at the end or on anything else. */
+static bool map_line(const char **p, uint64_t n[3])
+{
+	for (int i = 0; i < 3; i++) {
+		while (**p == ' ')
+			(*p)++;
+		if (**p < '0' || **p > '9')
+			return false;
+		for (n[i] = 0; **p >= '0' && **p <= '9' && n[i] <= UINT32_MAX; (*p)++)
+			n[i] = n[i] * 10 + (uint64_t)(**p - '0');
+	}
+	while (**p == '\n' || **p == ' ')
+		(*p)++;
+	return true;
+}
+
+static bool map_id(const char *map, uint64_t id, uint32_t *out)
+{
+	uint64_t n[3];
+	while (map_line(&map, n))
+		if (id >= n[0] && id - n[0] < n[2] && n[1] + (id - n[0]) < UINT32_MAX) {
+			*out = (uint32_t)(n[1] + (id - n[0]));
+			return true;
+		}
+	return false;
+}
+
+bool host_ids(const struct plan *plan, uint32_t *uid, uint32_t *gid)
+{
+	struct op user, map;
+	plan_find(plan, OP_USER, &user); /* zeroed, so root, where there is none */
+	if (!plan_find(plan, OP_USERMAP, &map)) {
+		*uid = (uint32_t)user.a[0].u;
+		*gid = (uint32_t)user.a[1].u;
+		return true;
+	}
+	return map_id(map.a[0].s.p, user.a[0].u, uid) && map_id(map.a[1].s.p, user.a[1].u, gid);
+}
+
+pid_t clone_into(uint64_t flags, int cgroup, int *pidfd, bool *into)
+{
+	struct sys_clone_args args = {
+		.flags = flags | CLONE_PIDFD | (cgroup >= 0 ? CLONE_INTO_CGROUP : 0),
+		.pidfd = (uint64_t)(uintptr_t)pidfd,
+		.exit_signal = SIGCHLD,
+		.cgroup = cgroup >= 0 ? (uint64_t)cgroup : 0,
+	};
+	*into = cgroup >= 0;
+	*pidfd = -1;
+	pid_t pid = sys_clone3(&args);
+	/* the cgroup was refused, not the process: the caller moves it (runc#4812 lists the errnos) */
+	bool refused = errno == ENOSYS || errno == EOPNOTSUPP || errno == EBUSY || errno == EINVAL || errno == E2BIG;
+	if (pid >= 0 || !*into || !refused)
+		return pid;
+	*into = false;
+	/* a cgroup namespace must be made inside the cgroup that it is to show as its root */
+	args.flags &= ~(CLONE_INTO_CGROUP | (uint64_t)CLONE_NEWCGROUP);
+	args.cgroup = 0;
+	return sys_clone3(&args);
+}
+
+/* "PID/file" below the host's proc. */
+static int write_proc(int proc, pid_t pid, const char *file, const char *text)
+{
+	char path[48];
+	struct out o = {path, 0, sizeof path - 1};
+	out_u64(&o, (uint64_t)pid);
+	out_text(&o, "/");
+	out_text(&o, file);
+	path[o.n] = '\0';
+	return write_small(proc, path, text);
+}
+
+static int adjust_oom(const struct op *op, pid_t pid, int proc, struct fault *f)
+{
+	char text[16];
+	int64_t score = op->a[0].i;
+	struct out o = {text, 0, sizeof text - 1};
+	if (score < 0)
+		out_text(&o, "-");
+	out_u64(&o, (uint64_t)(score < 0 ? -score : score));
+	text[o.n] = '\0';
+	return write_proc(proc, pid, "oom_score_adj", text) < 0 ? fail(f, op, "write", "oom_score_adj") : 0;
+}
+
+int finish_clone(const struct plan *plan, pid_t pid, int cgroup_late, int proc, struct fault *f)
+{
+	struct op op;
+	char text[24];
+	struct out o = {text, 0, sizeof text - 1};
+	out_u64(&o, (uint64_t)pid);
+	text[o.n] = '\0';
+	if (cgroup_late >= 0 && write_small(cgroup_late, "cgroup.procs", text) < 0)
+		return fail(f, NULL, "write", "cgroup.procs");
+	if (plan_find(plan, OP_USERMAP, &op) &&
+	    (write_proc(proc, pid, "uid_map", op.a[0].s.p) < 0 || write_proc(proc, pid, "gid_map", op.a[1].s.p) < 0))
+		return fail(f, &op, "write", "uid_map or gid_map");
+	/* the score is the shim's own, protected one until now */
+	bool asked = plan_find(plan, OP_OOMADJ, &op);
+	return adjust_oom(&op, pid, proc, f) < 0 && asked ? -1 : 0;
+}
+
+void undo_launch(int cgroup, int pidfd, pid_t pid, int *status)
+{
+	if (cgroup >= 0 && write_small(cgroup, "cgroup.kill", "1") < 0 && errno != ENOENT)
+		errno = 0; /* SIGKILL to the process itself does for all but what it had forked: nothing, before exec */
+	sys_pidfd_signal(pidfd, SIGKILL);
+	struct pollfd p = {.fd = pidfd, .events = POLLIN};
+	while (poll(&p, 1, UNDO_MS) < 0 && errno == EINTR)
+		;
+	while (waitpid(pid, status, WNOHANG) < 0 && errno == EINTR)
+		;
+}
+
+/* Namespaces of others: the parent enters them for the clone, so that a new user namespace does not stand between. */
+struct joined {
+	int old[JOINS_MAX];
+	int kind[JOINS_MAX];
+	unsigned n;
+	uint64_t flags;
+};
+
+static const char *ns_file(uint64_t kind)
+{
+	switch (kind) {
+	case CLONE_NEWNET:
+		return "self/ns/net";
+	case CLONE_NEWIPC:
+		return "self/ns/ipc";
+	case CLONE_NEWUTS:
+		return "self/ns/uts";
+	case CLONE_NEWPID:
+		return "self/ns/pid";
+	case CLONE_NEWCGROUP:
+		return "self/ns/cgroup";
+	default:
+		return NULL; /* mount and user namespaces are always new ones */
+	}
+}
+
+static int join(struct joined *j, int fd, uint64_t kind, int proc, const struct op *op, struct fault *f)
+{
+	const char *file = ns_file(kind);
+	if (!file || j->n == JOINS_MAX)
+		return fail_as(f, op, EOPNOTSUPP, "setns", "");
+	AUTOFD old = openat(proc, file, O_RDONLY | O_CLOEXEC);
+	if (old < 0)
+		return fail(f, op, "open", file);
+	if (setns(fd, (int)kind) < 0) /* also refuses a namespace of another kind */
+		return fail(f, op, "setns", file + 5);
+	j->old[j->n] = take_fd(&old);
+	j->kind[j->n++] = (int)kind;
+	j->flags |= kind;
+	return 0;
+}
+
+static int join_all(struct joined *j, const struct plan *plan, const struct launch_fds *fds, struct fault *f)
+{
+	struct cursor c = {0};
+	struct op op;
+	if (fds->netns >= 0 && join(j, fds->netns, CLONE_NEWNET, fds->proc, NULL, f) < 0)
+		return -1;
+	while (plan_next(plan, &c, &op)) {
+		if (op.code != OP_JOINNS)
+			continue;
+		AUTOFD fd = open(op.a[1].s.p, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			return fail(f, &op, "open", op.a[1].s.p);
+		if (join(j, fd, op.a[0].u, fds->proc, &op, f) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static void leave_all(struct joined *j)
+{
+	while (j->n) {
+		j->n--;
+		if (setns(j->old[j->n], j->kind[j->n]) < 0)
+			errno = 0; /* only the shim's own view; all that it does goes by fds */
+		close_fd(&j->old[j->n]);
+	}
+}
+
+struct attempt {
+	int trees[PLAN_BINDS_MAX + 1];
+	unsigned n_trees;
+	int out[2][2]; /* stdout and stderr: read end, write end */
+	int sync[2];
+	int pidfd;
+	pid_t pid;
+	bool into;
+};
+
+static int open_pipes(struct attempt *a, const struct plan *plan, struct fault *f)
+{
+	uint32_t uid, gid;
+	bool mapped = host_ids(plan, &uid, &gid);
+	for (int i = 0; i < 2; i++) {
+		if (pipe2(a->out[i], O_CLOEXEC) < 0)
+			return fail(f, NULL, "pipe2", "");
+		if (fcntl(a->out[i][0], F_SETFL, O_NONBLOCK) < 0)
+			return fail(f, NULL, "fcntl", "");
+		/* opening /dev/stdout again asks the pipe's owner and mode */
+		if (mapped && (uid || gid) && fchown(a->out[i][1], uid, gid) < 0)
+			return fail(f, NULL, "fchown", "stdout");
+	}
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, a->sync) < 0)
+		return fail(f, NULL, "socketpair", "");
+	return 0;
+}
+
+static int start_child(struct attempt *a, const struct plan *plan, const struct launch_fds *fds, struct fault *f)
+{
+	struct op ns;
+	struct joined j = {.n = 0};
+	plan_find(plan, OP_NAMESPACES, &ns);
+	int err = join_all(&j, plan, fds, f);
+	uint64_t flags = ns.a[0].u & ~j.flags;
+	if (err == 0)
+		a->pid = clone_into(flags, fds->cgroup, &a->pidfd, &a->into);
+	if (err == 0 && a->pid == 0) {
+		struct child c = {.plan = plan, .sync = a->sync[1], .root = -1, .null = -1, .proc = -1, .empty = -1,
+				  .trees = a->trees, .next_tree = 1};
+		const int stdio[3] = {-1, a->out[0][1], a->out[1][1]};
+		close(a->sync[0]);
+		bool late = !a->into;
+		child_main(&c, stdio, late || flags & CLONE_NEWUSER, late ? flags & CLONE_NEWCGROUP : 0);
+	}
+	if (err == 0 && a->pid < 0)
+		err = fail(f, NULL, "clone3", "");
+	leave_all(&j);
+	return err;
+}
+
+/* Until the child's end of sync is closed by exec or by death. */
+static int await_exec(const struct attempt *a, const struct launch_fds *fds, struct fault *f)
+{
+	char go = LAUNCH_GATE;
+	bool ready = false;
+	if (send(a->sync[0], &go, 1, MSG_NOSIGNAL) != 1 && errno != EPIPE)
+		return fail(f, NULL, "send", "gate");
+	for (;;) {
+		struct pollfd p[2] = {{.fd = a->sync[0], .events = POLLIN}, {.fd = fds->hangup, .events = POLLRDHUP}};
+		if (poll(p, 2, -1) < 0 && errno != EINTR)
+			return fail(f, NULL, "poll", "");
+		if (p[1].revents & (POLLRDHUP | POLLHUP | POLLERR))
+			return fail_as(f, NULL, ECANCELED, "launch", "given up by the supervisor");
+		if (!p[0].revents)
+			continue;
+		struct fault told;
+		ssize_t n = recv(a->sync[0], &told, sizeof told, 0);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n == (ssize_t)sizeof told) {
+			*f = told;
+			return -1;
+		}
+		if (n <= 0)
+			break;
+		ready = true;
+	}
+	/* the caller, which reaps it, completes this one */
+	return ready ? 0 : fail_as(f, NULL, EOWNERDEAD, "init", "");
+}
+
+static void describe_death(int status, struct fault *f)
+{
+	struct out o = {f->path, 0, sizeof f->path - 1};
+	out_text(&o, WIFSIGNALED(status) ? "signal " : "exit ");
+	out_u64(&o, (uint64_t)(WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status)));
+	f->path[o.n] = '\0';
+}
+
+static void close_attempt(struct attempt *a)
+{
+	for (unsigned i = 0; i < a->n_trees; i++)
+		close_fd(&a->trees[i]);
+	for (int i = 0; i < 2; i++) {
+		close_fd(&a->out[i][0]);
+		close_fd(&a->out[i][1]);
+		close_fd(&a->sync[i]);
+	}
+	close_fd(&a->pidfd);
+}
+
+static int try_launch(struct attempt *a, const struct plan *plan, const struct launch_fds *fds, struct fault *f)
+{
+	int status = 0;
+	if (open_trees(plan, a->trees, &a->n_trees, f) < 0 || open_pipes(a, plan, f) < 0)
+		return -1;
+	if (start_child(a, plan, fds, f) < 0)
+		return -1;
+	close_fd(&a->sync[1]);
+	close_fd(&a->out[0][1]);
+	close_fd(&a->out[1][1]);
+	if (finish_clone(plan, a->pid, a->into ? -1 : fds->cgroup, fds->proc, f) == 0 && await_exec(a, fds, f) == 0)
+		return 0;
+	undo_launch(fds->cgroup, a->pidfd, a->pid, &status);
+	if (f->err == EOWNERDEAD)
+		describe_death(status, f);
+	return -1;
+}
+
+int launch_init(const struct plan *plan, const struct launch_fds *fds, struct launched *done, struct fault *f)
+{
+	struct attempt a = {.out = {{-1, -1}, {-1, -1}}, .sync = {-1, -1}, .pidfd = -1, .pid = -1};
+	struct op op;
+	bool whole = plan_find(plan, OP_ROOT, &op) && plan_find(plan, OP_PIVOT, &op) &&
+		     plan_find(plan, OP_NAMESPACES, &op) && op.a[0].u & CLONE_NEWNS;
+	if (!whole || plan_find(plan, OP_JOIN, &op))
+		return fail_as(f, NULL, EINVAL, "plan", "init needs NAMESPACES with mount, ROOT and PIVOT, no JOIN");
+	int err = try_launch(&a, plan, fds, f);
+	if (err == 0) {
+		done->pid = a.pid;
+		done->pidfd = take_fd(&a.pidfd);
+		done->out[0] = take_fd(&a.out[0][0]);
+		done->out[1] = take_fd(&a.out[1][0]);
+	}
+	close_attempt(&a);
+	return err;
+}

@@ -1,0 +1,411 @@
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/magic.h>
+#include <net/if.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/sysmacros.h>
+
+#include "inroot.h"
+#include "launch.h"
+#include "sys.h"
+
+enum { MOUNT_CREATE = 1, BIND_RECURSIVE = 1, BIND_FILE = 2, BIND_ATTR_RECURSIVE = 4 };
+enum { BIND_TREE_FLAGS = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC };
+/* <sys/mount.h> has these, but clashes with <linux/mount.h> in some C libraries */
+enum { PROPAGATION = 1 << 17 | 1 << 18 | 1 << 19 | 1 << 20 };
+#define WHARF_MS_REC 0x4000u
+
+static int move_onto(int tree, int target)
+{
+	return sys_move_mount(tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+}
+
+static int set_attr(int mount, uint64_t set, uint64_t clr, uint64_t propagation, bool recursive)
+{
+	struct sys_mount_attr attr = {.attr_set = set, .attr_clr = clr, .propagation = propagation};
+	if (!set && !clr && !propagation)
+		return 0;
+	/* the time attributes are a field, not bits: any change must clear the whole field, mount_setattr(2) */
+	if (set & MOUNT_ATTR__ATIME || clr & MOUNT_ATTR__ATIME)
+		attr.attr_clr |= MOUNT_ATTR__ATIME;
+	return sys_mount_setattr(mount, "", AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0), &attr);
+}
+
+static int set_propagation(int mount, uint64_t propagation)
+{
+	return set_attr(mount, 0, 0, propagation & PROPAGATION, propagation & WHARF_MS_REC);
+}
+
+/* Parent: one detached copy, with its attributes, so that a user namespace needs no access to the source's path. */
+static int open_bind(const struct op *op, struct fault *f)
+{
+	const char *source = op->a[0].s.p;
+	uint64_t flags = op->a[5].u;
+	AUTOFD tree = sys_open_tree(AT_FDCWD, source, BIND_TREE_FLAGS | (flags & BIND_RECURSIVE ? AT_RECURSIVE : 0));
+	if (tree < 0)
+		return fail(f, op, "open_tree", source);
+	if (set_propagation(tree, op->a[4].u) < 0)
+		return fail(f, op, "propagation", source);
+	if (set_attr(tree, op->a[2].u, op->a[3].u, 0, flags & BIND_ATTR_RECURSIVE) < 0)
+		return fail(f, op, "mount_setattr", source);
+	return take_fd(&tree);
+}
+
+static int open_root(const struct op *op, struct fault *f)
+{
+	const char *path = op->a[0].s.p;
+	AUTOFD tree = sys_open_tree(AT_FDCWD, path, BIND_TREE_FLAGS | AT_RECURSIVE);
+	struct stat st;
+	if (tree < 0 || fstat(tree, &st) < 0)
+		return fail(f, op, "open_tree", path);
+	if (!S_ISDIR(st.st_mode))
+		return fail_as(f, op, ENOTDIR, "open_tree", path);
+	if (set_propagation(tree, op->a[1].u) < 0)
+		return fail(f, op, "propagation", path);
+	return take_fd(&tree);
+}
+
+int open_trees(const struct plan *plan, int *trees, unsigned *n, struct fault *f)
+{
+	struct cursor c = {0};
+	struct op op;
+	trees[0] = -1;
+	*n = 1;
+	while (plan_next(plan, &c, &op)) {
+		int fd = -1;
+		if (op.code == OP_ROOT)
+			fd = trees[0] = open_root(&op, f);
+		else if (op.code == OP_BIND)
+			fd = trees[*n] = open_bind(&op, f);
+		else
+			continue;
+		if (fd < 0)
+			return -1;
+		*n += op.code == OP_BIND;
+	}
+	return 0;
+}
+
+/* The child's namespace stops telling the host of its mounts; the root's copy is attached over its "/", where host
+ * paths do not see it: a lookup of "/" starts below what is mounted there. */
+static int op_root(struct child *c, const struct op *op, struct fault *f)
+{
+	struct sys_mount_attr attr = {.propagation = op->a[1].u & PROPAGATION};
+	if (!attr.propagation)
+		attr.propagation = 1 << 19; /* MS_SLAVE */
+	if (sys_mount_setattr(AT_FDCWD, "/", AT_RECURSIVE, &attr) < 0)
+		return fail(f, op, "propagation", "/");
+	c->root = c->trees[0];
+	if (sys_move_mount(c->root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+		return fail(f, op, "move_mount", op->a[0].s.p);
+	AUTOFD null = open("/dev/null", O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+	if (null >= 0 && fstat(null, &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3))
+		c->null = take_fd(&null);
+	return 0;
+}
+
+/* Give comma-separated options to a file system context. */
+static int configure(int fs, const struct op *op, struct fault *f)
+{
+	char data[4096];
+	if (op->a[4].s.n >= sizeof data)
+		return fail_as(f, op, E2BIG, "fsconfig", op->a[2].s.p);
+	copy_text(data, sizeof data, op->a[4].s.p);
+	for (char *one = data, *next = data; one && *one; one = next) {
+		next = strchr(one, ',');
+		if (next)
+			*next++ = '\0';
+		char *value = strchr(one, '=');
+		if (value)
+			*value++ = '\0';
+		if (*one && sys_fsconfig(fs, value ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, one, value, 0) < 0)
+			return fail(f, op, "fsconfig", one);
+	}
+	return 0;
+}
+
+/* A mount that is attached nowhere yet. */
+static int new_mount(const char *fstype, const struct op *op, uint64_t attr, struct fault *f)
+{
+	AUTOFD fs = sys_fsopen(fstype, FSOPEN_CLOEXEC);
+	if (fs < 0)
+		return fail(f, op, "fsopen", fstype);
+	if (op->code == OP_MOUNT) {
+		const char *source = op->a[1].s.p;
+		if (*source && sys_fsconfig(fs, FSCONFIG_SET_STRING, "source", source, 0) < 0)
+			return fail(f, op, "fsconfig", source);
+		if (configure(fs, op, f) < 0)
+			return -1;
+	}
+	const char *where = op->code == OP_MOUNT ? op->a[2].s.p : fstype;
+	if (sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		return fail(f, op, "fsconfig", where);
+	int mount = sys_fsmount(fs, FSMOUNT_CLOEXEC, (unsigned)attr);
+	return mount < 0 ? fail(f, op, "fsmount", where) : mount;
+}
+
+static int op_mount(struct child *c, const struct op *op, struct fault *f)
+{
+	const char *path = op->a[2].s.p;
+	AUTOFD target = op->a[5].u & MOUNT_CREATE ? make_in_root(c->root, path, false) :
+						    in_root(c->root, path, O_PATH | O_DIRECTORY);
+	if (target < 0)
+		return fail(f, op, "openat2", path);
+	AUTOFD mount = new_mount(op->a[0].s.p, op, op->a[3].u, f);
+	if (mount < 0)
+		return -1;
+	if (move_onto(mount, target) < 0)
+		return fail(f, op, "move_mount", path);
+	return 0;
+}
+
+static int op_bind(struct child *c, const struct op *op, struct fault *f)
+{
+	const char *path = op->a[1].s.p;
+	int tree = c->trees[c->next_tree++];
+	AUTOFD target = make_in_root(c->root, path, op->a[5].u & BIND_FILE);
+	if (target < 0)
+		return fail(f, op, "openat2", path);
+	if (move_onto(tree, target) < 0)
+		return fail(f, op, "move_mount", path);
+	return 0;
+}
+
+/* mknod is refused in a user namespace: the host's own node, if it is that device, is bound over an empty file. */
+static int bind_device(int dir, const char *name, const struct op *op, dev_t dev, struct fault *f)
+{
+	const char *path = op->a[0].s.p;
+	mode_t type = (mode_t)op->a[1].u & S_IFMT;
+	AUTOFD tree = sys_open_tree(AT_FDCWD, path, BIND_TREE_FLAGS | AT_SYMLINK_NOFOLLOW);
+	struct stat st;
+	if (tree < 0 || fstat(tree, &st) < 0 || (st.st_mode & S_IFMT) != type || st.st_rdev != dev)
+		return fail_as(f, op, EPERM, "mknodat", path);
+	if (mknodat(dir, name, S_IFREG | 0644, 0) < 0 && errno != EEXIST)
+		return fail(f, op, "mknodat", path);
+	AUTOFD target = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (target < 0 || move_onto(tree, target) < 0)
+		return fail(f, op, "move_mount", path);
+	return 0;
+}
+
+static int op_devnode(struct child *c, const struct op *op, struct fault *f)
+{
+	const char *path = op->a[0].s.p;
+	mode_t mode = (mode_t)op->a[1].u;
+	dev_t dev = makedev((unsigned)op->a[2].u, (unsigned)op->a[3].u);
+	char name[256];
+	AUTOFD dir = parent_in_root(c->root, path, name);
+	if (dir < 0)
+		return fail(f, op, "openat2", path);
+	if (mknodat(dir, name, mode, S_ISCHR(mode) || S_ISBLK(mode) ? dev : 0) < 0) {
+		int err = errno;
+		struct stat st;
+		if (err == EPERM && !c->pivoted)
+			return bind_device(dir, name, op, dev, f);
+		if (err != EEXIST || fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+		    (st.st_mode & S_IFMT) != (mode & S_IFMT) || st.st_rdev != dev)
+			return fail_as(f, op, err, "mknodat", path);
+	}
+	uid_t uid = (uid_t)op->a[4].u;
+	gid_t gid = (gid_t)op->a[5].u;
+	if ((uid || gid) && fchownat(dir, name, uid, gid, AT_SYMLINK_NOFOLLOW) < 0)
+		return fail(f, op, "fchownat", path);
+	return 0;
+}
+
+static int op_symlink(struct child *c, const struct op *op, struct fault *f)
+{
+	const char *text = op->a[0].s.p, *path = op->a[1].s.p;
+	char name[256], old[PATH_MAX];
+	AUTOFD dir = parent_in_root(c->root, path, name);
+	if (dir < 0)
+		return fail(f, op, "openat2", path);
+	if (symlinkat(text, dir, name) == 0)
+		return 0;
+	int err = errno;
+	ssize_t n = err == EEXIST ? readlinkat(dir, name, old, sizeof old) : -1;
+	if (n == (ssize_t)op->a[0].s.n && memcmp(old, text, (size_t)n) == 0)
+		return 0;
+	return fail_as(f, op, err, "symlinkat", path);
+}
+
+static int op_hostname(struct child *c, const struct op *op, struct fault *f)
+{
+	(void)c;
+	long err = syscall(op->code == OP_HOSTNAME ? SYS_sethostname : SYS_setdomainname, op->a[0].s.p, op->a[0].s.n);
+	return err < 0 ? fail(f, op, "sethostname", op->a[0].s.p) : 0;
+}
+
+/* A proc that nobody else can have put something over; the host's own where fsopen refuses it. Before PIVOT only. */
+static int trusted_proc(struct child *c, const struct op *op, struct fault *f)
+{
+	if (c->proc >= 0)
+		return 0;
+	struct fault ignored;
+	AUTOFD proc = new_mount("proc", op, 0, &ignored);
+	if (proc < 0 && !c->pivoted)
+		proc = open("/proc", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	struct statfs fs;
+	struct stat st;
+	if (proc < 0 || fstatfs(proc, &fs) < 0 || fstat(proc, &st) < 0)
+		return fail(f, op, "fsopen", "proc");
+	if (fs.f_type != PROC_SUPER_MAGIC || st.st_ino != 1)
+		return fail_as(f, op, EXDEV, "fstatfs", "proc");
+	c->proc = take_fd(&proc);
+	return 0;
+}
+
+/* The first separator of a key is the separator; with dots, a slash stands for a dot in a name, sysctl.d(5). */
+static int op_sysctl(struct child *c, const struct op *op, struct fault *f)
+{
+	const char *key = op->a[0].s.p;
+	char path[256] = "sys/";
+	if (op->a[0].s.n + 5 > sizeof path)
+		return fail_as(f, op, ENAMETOOLONG, "openat2", key);
+	bool dots = key[strcspn(key, "./")] == '.';
+	for (size_t i = 0; key[i]; i++)
+		path[4 + i] = !dots ? key[i] : key[i] == '.' ? '/' : key[i] == '/' ? '.' : key[i];
+	if (trusted_proc(c, op, f) < 0)
+		return -1;
+	struct open_how how = {.flags = O_WRONLY | O_CLOEXEC,
+			       .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV};
+	AUTOFD fd = sys_openat2(c->proc, path, &how);
+	if (fd < 0)
+		return fail(f, op, "openat2", key);
+	if (write(fd, op->a[1].s.p, op->a[1].s.n) != (ssize_t)op->a[1].s.n)
+		return fail(f, op, "write", key);
+	return 0;
+}
+
+/* Any socket can ask a network device's flags; a Unix one needs no module. */
+static int op_loopback(struct child *c, const struct op *op, struct fault *f)
+{
+	(void)c;
+	AUTOFD fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct ifreq request = {.ifr_name = "lo"};
+	if (fd < 0 || ioctl(fd, SIOCGIFFLAGS, &request) < 0)
+		return fail(f, op, "SIOCGIFFLAGS", "lo");
+	request.ifr_flags |= IFF_UP;
+	if (ioctl(fd, SIOCSIFFLAGS, &request) < 0)
+		return fail(f, op, "SIOCSIFFLAGS", "lo");
+	return 0;
+}
+
+/* The host's root stays stacked over the new one, unseen by lookups, until the masks are made: they need /dev/null. */
+static int op_pivot(struct child *c, const struct op *op, struct fault *f)
+{
+	struct op cwd;
+	if (plan_find(c->plan, OP_CWD, &cwd) && cwd.a[0].s.p[0] == '/') {
+		AUTOFD made = make_in_root(c->root, cwd.a[0].s.p, false);
+		(void)made; /* CWD itself will tell */
+	}
+	if (fchdir(c->root) < 0)
+		return fail(f, op, "fchdir", "root");
+	if (sys_pivot_root(".", ".") < 0)
+		return fail(f, op, "pivot_root", "root");
+	c->pivoted = true;
+	return 0;
+}
+
+/* Cover a directory with the shared empty tmpfs. Once attached, it can be copied for the next one. */
+static int mask_directory(struct child *c, int target, const struct op *op, struct fault *f)
+{
+	AUTOFD tree = -1;
+	if (c->empty < 0) {
+		c->empty = new_mount("tmpfs", op, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV |
+						  MOUNT_ATTR_NOEXEC, f);
+		if (c->empty < 0)
+			return -1;
+		tree = dup(c->empty);
+	} else {
+		tree = sys_open_tree(c->empty, "", BIND_TREE_FLAGS | AT_EMPTY_PATH);
+	}
+	if (tree < 0 || move_onto(tree, target) < 0)
+		return fail(f, op, "move_mount", op->a[0].s.p);
+	return 0;
+}
+
+/* A missing target needs no mask. The rootfs may have swapped its /dev/null (CVE-2025-31133): the host's is used. */
+static int op_mask(struct child *c, const struct op *op, struct fault *f)
+{
+	const char *path = op->a[0].s.p;
+	AUTOFD target = in_root(c->root, path, O_PATH);
+	struct stat st;
+	if (target < 0 || fstat(target, &st) < 0)
+		return errno == ENOENT || errno == ENOTDIR ? 0 : fail(f, op, "openat2", path);
+	if (S_ISDIR(st.st_mode))
+		return mask_directory(c, target, op, f);
+	if (c->null < 0)
+		return fail_as(f, op, ENODEV, "verify", "/dev/null");
+	AUTOFD tree = sys_open_tree(c->null, "", BIND_TREE_FLAGS | AT_EMPTY_PATH);
+	if (tree < 0 || move_onto(tree, target) < 0)
+		return fail(f, op, "move_mount", path);
+	return 0;
+}
+
+/* A copy with RDONLY added is put over the path; what else was set on the mounts (nosuid, nodev) stays. */
+static int op_readonly(struct child *c, const struct op *op, struct fault *f)
+{
+	const char *path = op->a[0].s.p;
+	AUTOFD target = in_root(c->root, path, O_PATH);
+	if (target < 0)
+		return errno == ENOENT || errno == ENOTDIR ? 0 : fail(f, op, "openat2", path);
+	AUTOFD tree = sys_open_tree(target, "", BIND_TREE_FLAGS | AT_EMPTY_PATH | AT_RECURSIVE);
+	if (tree < 0)
+		return fail(f, op, "open_tree", path);
+	if (set_attr(tree, MOUNT_ATTR_RDONLY, 0, 0, true) < 0)
+		return fail(f, op, "mount_setattr", path);
+	if (move_onto(tree, target) < 0)
+		return fail(f, op, "move_mount", path);
+	return 0;
+}
+
+static int op_rootattr(struct child *c, const struct op *op, struct fault *f)
+{
+	if (set_attr(c->root, op->a[0].u, 0, 0, false) < 0)
+		return fail(f, op, "mount_setattr", "/");
+	if (set_propagation(c->root, op->a[1].u) < 0)
+		return fail(f, op, "propagation", "/");
+	return 0;
+}
+
+static op_fn *const mount_ops[OP_COUNT] = {
+	[OP_ROOT] = op_root,         [OP_MOUNT] = op_mount,       [OP_BIND] = op_bind,
+	[OP_DEVNODE] = op_devnode,   [OP_SYMLINK] = op_symlink,   [OP_HOSTNAME] = op_hostname,
+	[OP_DOMAINNAME] = op_hostname, [OP_SYSCTL] = op_sysctl,   [OP_LOOPBACK] = op_loopback,
+	[OP_PIVOT] = op_pivot,       [OP_MASK] = op_mask,         [OP_READONLY] = op_readonly,
+	[OP_ROOTATTR] = op_rootattr,
+};
+
+/* Whether the operation works on c->root, which ROOT sets. */
+static bool needs_root(uint16_t code)
+{
+	return code != OP_ROOT && code != OP_HOSTNAME && code != OP_DOMAINNAME && code != OP_LOOPBACK &&
+	       code != OP_SYSCTL;
+}
+
+int run_mount_ops(struct child *c, struct fault *f)
+{
+	struct cursor at = {0};
+	struct op op;
+	while (plan_next(c->plan, &at, &op)) {
+		op_fn *run = mount_ops[op.code];
+		if (!run)
+			continue;
+		if (needs_root(op.code) && c->root < 0)
+			return fail_as(f, &op, EINVAL, "plan", "no ROOT before this operation");
+		if (run(c, &op, f) < 0)
+			return -1;
+	}
+	if (!c->pivoted)
+		return c->root < 0 ? 0 : fail_as(f, NULL, EINVAL, "plan", "ROOT without PIVOT");
+	if (sys_umount2(".", WHARF_MNT_DETACH) < 0)
+		return fail(f, NULL, "umount2", "the host's root");
+	if (chdir("/") < 0)
+		return fail(f, NULL, "chdir", "/");
+	return 0;
+}

@@ -1,0 +1,75 @@
+/* The state of one shim: one container run, its clients, its execs. All of it is here; nothing is allocated. */
+#ifndef WHARF_SHIM_H
+#define WHARF_SHIM_H
+
+#include "launch.h"
+#include "logs.h"
+#include "record.h"
+#include "wire.h"
+
+enum { CLIENTS_MAX = 8, EXECS_MAX = 16, EXEC_FDS = 4 };
+enum { START_FD = 3 };
+
+/* What an epoll event is about; the index is in the low byte. */
+enum { ON_SIGNAL, ON_STREAM, ON_LISTEN, ON_CLIENT, ON_MEMORY, ON_EXEC };
+
+struct client {
+	int fd;          /* -1: free slot */
+	uint32_t serial; /* tells a slot's users apart */
+};
+
+enum exec_state { EXEC_FREE, EXEC_STARTING, EXEC_RUNNING };
+
+struct exec {
+	enum exec_state state;
+	uint32_t id, seq, client, serial; /* who asked */
+	pid_t helper, pid;                /* the helper sets up and forks the program's process, whose pid is 0 until told */
+	int helper_fd, pidfd, sync;
+	bool ended; /* reaped before the client was answered */
+	int status;
+	uint64_t deadline;
+};
+
+struct shim {
+	int epoll, signals, listener;
+	int run_dir, cgroup, parent, top, proc, proc_pid, memory_events;
+	pid_t pid;
+	int pidfd;
+	bool bound, ended, saved, told;
+	uint64_t started_ns, drain_until, retry_at;
+	uint32_t next_exec, next_serial;
+	struct client clients[CLIENTS_MAX];
+	struct exec execs[EXECS_MAX];
+	struct record record;
+	struct logs logs;
+};
+
+/* sock.c */
+MUST_CHECK int sock_bind(struct shim *s, struct fault *f);
+void sock_accept(struct shim *s);
+/* Add a connected client; owns fd, also on failure. */
+void sock_add(struct shim *s, int fd);
+void sock_serve(struct shim *s, unsigned client);
+/* Send, never blocking; a client that does not read is dropped. */
+bool sock_send(struct shim *s, unsigned client, const struct rep *rep, const void *tail, size_t tail_size,
+	       const int *fds, unsigned n_fds);
+void sock_tell_end(struct shim *s, unsigned client);
+void sock_tell_all(struct shim *s, const struct rep *rep);
+void sock_close(struct shim *s);
+uint64_t end_how(int status);
+uint64_t end_status(int status);
+
+/* exec.c */
+/* Begin; the answer comes later. 0, or an errno with *f. fds: plan, stdin, stdout, stderr; borrowed. */
+MUST_CHECK int exec_begin(struct shim *s, unsigned client, uint32_t seq, const int fds[EXEC_FDS], struct fault *f);
+void exec_heard(struct shim *s, unsigned i);
+/* True when pid was one of ours. */
+bool exec_reaped(struct shim *s, pid_t pid, int status);
+int exec_signal(struct shim *s, uint64_t id, int signo);
+/* Give up those that are over their time; returns the next time to call, 0: none. */
+uint64_t exec_expire(struct shim *s, uint64_t now);
+
+/* shim.c */
+int watch(const struct shim *s, int fd, unsigned kind, unsigned index, uint32_t events);
+
+#endif
