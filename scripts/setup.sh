@@ -119,6 +119,10 @@ project() {
 	printf '%s\n' "$want" >.venv/.stamp-build
 }
 
+mkdir -p build
+exec 9>build/.setup-lock
+! command -v flock >/dev/null || flock 9
+
 system_packages
 python_packages
 fetch_promtool
