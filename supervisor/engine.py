@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -167,7 +168,7 @@ class Hands:
 
     def limit(self, effect: Slow) -> float:
         if isinstance(effect, facts.Launch):
-            return self.definition.start_timeout if self.definition else 30.0
+            return math.inf  # the launcher bounds it, from when its turn has come
         if isinstance(effect, facts.Probe) and self.definition and self.definition.healthcheck:
             return self.definition.healthcheck.timeout + 5.0
         return CLEAN_LIMIT
@@ -192,8 +193,6 @@ class Hands:
         self.ring.clear()
         try:
             shim = await shared.launcher.start(self.definition, generation, shared.boot_id, self.file)
-        except TimeoutError:
-            raise
         except WharfError as error:
             permanent = isinstance(error, LaunchError) and error.errno in PERMANENT
             return facts.LaunchFailed(generation, str(error), permanent, oom="memory limit" in str(error))

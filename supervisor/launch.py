@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from anyio import CancelScope, CapacityLimiter, Lock, to_thread
+from anyio import CancelScope, CapacityLimiter, Lock, fail_after, to_thread
 
 from config.errors import HostError, LaunchError, RefusedError, WharfError
 from config.model import Container
@@ -112,23 +112,32 @@ class Launcher:
         self._compiled.pop(name, None)
 
     async def start(self, container: Container, generation: int, boot_id: str, file: str) -> shim.Shim:
-        """Start run `generation`. Raises LaunchError, HostError, RefusedError, DefinitionError; nothing is left then."""
+        """Start run `generation`, when its turn among the parallel starts has come; `start_timeout` counts from there.
+
+        Raises LaunchError, HostError, RefusedError, DefinitionError; nothing is left then.
+        """
         async with self._limiter:
             try:
-                compiled = await to_thread.run_sync(
-                    self._prepare, container, generation, boot_id, file, limiter=self._threads
-                )
-                spare = await self.spares.take()
-                try:
-                    with self._request(container, generation) as request:
-                        return await spare.start(compiled.packed, request)
-                except BaseException:
-                    spare.close()  # its end of file tells an unstarted shim to go
-                    raise
-            except BaseException:
+                with fail_after(container.start_timeout):
+                    return await self._start(container, generation, boot_id, file)
+            except BaseException as error:
                 with CancelScope(shield=True):
                     await to_thread.run_sync(self.clean, container.name, generation, limiter=self._threads)
+                if isinstance(error, TimeoutError):
+                    raise LaunchError("start", detail=f"not done within {container.start_timeout:g} s") from None
                 raise
+
+    async def _start(self, container: Container, generation: int, boot_id: str, file: str) -> shim.Shim:
+        compiled = await to_thread.run_sync(
+            self._prepare, container, generation, boot_id, file, limiter=self._threads
+        )
+        spare = await self.spares.take()
+        try:
+            with self._request(container, generation) as request:
+                return await spare.start(compiled.packed, request)
+        except BaseException:
+            spare.close()  # its end of file tells an unstarted shim to go
+            raise
 
     def _prepare(self, container: Container, generation: int, boot_id: str, file: str) -> Compiled:
         """In a worker thread: compile if the definition is new, cgroup and directories of this run."""
@@ -182,8 +191,11 @@ class Launcher:
                 }
             except OSError as error:
                 raise HostError(f"open: {error.strerror}", where=str(error.filename or place.run_dir)) from error
-            with suppress(OSError):
+            try:
                 fds[wire.TAG_LOGDIR] = opened(os.open(place.log_dir, DIRECTORY))
+            except OSError as error:  # a container is worth more than its log: bounded, in the run directory
+                log.error("container=%s logs go to the run directory: %s", container.name, error)
+                fds[wire.TAG_LOGDIR] = opened(os.dup(fds[wire.TAG_RUNDIR]))
             if (top := self.tree.open_top()) is not None:
                 fds[wire.TAG_CGTOP] = opened(top)
             yield shim.StartRequest(
