@@ -37,6 +37,15 @@ static void init_state(struct shim *s)
 	logs_init(&s->logs, -1, 0, 1);
 }
 
+/* The starter gets its child back at once, and a shim is nobody's zombie: init reaps it. */
+static int leave(void)
+{
+	pid_t pid = fcntl(START_FD, F_GETFD) < 0 ? -1 : fork();
+	if (pid > 0)
+		_exit(0);
+	return pid;
+}
+
 /* What a shim does once, so that a spare one is ready: it must survive its starter and every signal but SIGKILL. */
 static int prepare(struct shim *s)
 {
@@ -44,7 +53,7 @@ static int prepare(struct shim *s)
 	for (int fd = 0; fd < START_FD; fd++)
 		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR | O_NOCTTY) != fd)
 			return -1;
-	if (fcntl(START_FD, F_SETFD, FD_CLOEXEC) < 0)
+	if (fcntl(START_FD, F_SETFD, FD_CLOEXEC) < 0 || sys_close_range(START_FD + 1, ~0U, 0) < 0)
 		return -1;
 	s->epoll = epoll_create1(EPOLL_CLOEXEC);
 	reset_signals();
@@ -102,7 +111,7 @@ static int receive_start(struct start *start, int fds[TAG_COUNT])
 
 static int take_start(struct shim *s, const struct start *start, const int fds[TAG_COUNT], struct fault *f)
 {
-	static const uint8_t needed[] = {TAG_PLAN, TAG_RUNDIR, TAG_LOGDIR, TAG_CGROUP, TAG_CGPARENT};
+	static const uint8_t needed[] = {TAG_PLAN, TAG_RUNDIR, TAG_CGROUP, TAG_CGPARENT};
 	for (unsigned i = 0; i < COUNT(needed); i++)
 		if (fds[needed[i]] < 0)
 			return fail_as(f, NULL, EINVAL, "start", "an fd is missing");
@@ -410,7 +419,7 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	init_state(&shim);
-	if (argc != 1 || prepare(&shim) < 0) {
+	if (argc != 1 || leave() < 0 || prepare(&shim) < 0) {
 		static const char text[] = "wharf-shim is started by wharfingerd, with a socket at fd 3\n";
 		return write(STDERR_FILENO, text, sizeof text - 1) < 0 ? 3 : 2;
 	}
