@@ -1,0 +1,276 @@
+"""Bundles: what runs unchanged, and what is refused by name."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.errors import DefinitionError, LaunchError
+from runtime.bundle import MAX_CONFIG, load_bundle
+from runtime.plan import compile_plan
+from runtime.probe import HostFacts
+
+Write = Callable[[Any], Path]
+
+
+def put(spec: Any, pointer: str, value: Any) -> None:
+    """Set what a JSON pointer names; "-" appends."""
+    *parents, last = pointer.strip("/").split("/")
+    for part in parents:
+        spec = spec[int(part)] if isinstance(spec, list) else spec.setdefault(part, {})
+    if isinstance(spec, list):
+        spec.append(value) if last == "-" else spec.__setitem__(int(last), value)
+    else:
+        spec[last.replace("~1", "/")] = value
+
+
+def test_the_articles_bundle_compiles(article: dict[str, Any], write_bundle: Write, host: HostFacts) -> None:
+    spec, rootfs = load_bundle(write_bundle(article))
+    plan = compile_plan(spec, rootfs, host)
+    assert plan.warnings == ()
+    assert [one.name for one in plan.ops].count("MOUNT") == 7
+    assert plan.ops[-1].name == "EXEC"
+    assert "MOUNT cgroup2 on /sys/fs/cgroup (ro, nosuid, nodev, noexec)" in plan.describe()
+
+
+def test_a_terminal_is_refused_in_plain_words(article: dict[str, Any], write_bundle: Write) -> None:
+    article["process"]["terminal"] = True
+    with pytest.raises(
+        DefinitionError, match='/process/terminal: a terminal is not supported yet; set "terminal": false'
+    ):
+        load_bundle(write_bundle(article))
+
+
+def test_a_definition_error_names_the_file(article: dict[str, Any], write_bundle: Write) -> None:
+    article["process"]["args"] = []
+    with pytest.raises(DefinitionError) as caught:
+        load_bundle(write_bundle(article))
+    assert str(caught.value).endswith("config.json: /process/args: must not be empty")
+    assert caught.value.exit_code == 2
+
+
+SHAPE = [
+    ("/ociVersion", "2.0.0", "/ociVersion: version '2.0.0' is not supported"),
+    ("/ociVersion", 1, "/ociVersion: must be a string"),
+    ("/process/args", ["a\0b"], "/process/args/0: must not contain NUL"),
+    ("/process/args", "sh", "/process/args: must be a list"),
+    ("/process/args", ["\ud800"], "/process/args/0: must be valid Unicode"),
+    ("/process/cwd", "tmp", "/process/cwd: 'tmp' must be an absolute path"),
+    ("/process/cwd", "/a/../..", "/process/cwd: '/a/../..' must not contain '..'"),
+    ("/process/env", ["NOVALUE"], "/process/env/0: 'NOVALUE' is not NAME=value"),
+    ("/process/env", ["=x"], "/process/env/0: '' is not NAME=value"),
+    ("/process/user/uid", -1, "/process/user/uid: must be from 0 to 4294967295"),
+    ("/process/user/uid", True, "/process/user/uid: must be a whole number"),
+    ("/process/user/uid", 0.0, "/process/user/uid: must be a whole number"),
+    ("/process/user/uid", "0", "/process/user/uid: must be a whole number"),
+    ("/process/noNewPrivileges", 1, "/process/noNewPrivileges: must be true or false"),
+    ("/process/noNewPriviledges", True, "/process/noNewPriviledges: is not known"),
+    ("/process/apparmorProfile", "x", "/process/apparmorProfile: is not supported yet"),
+    ("/process/selinuxLabel", "x", "/process/selinuxLabel: is not supported yet"),
+    ("/process/scheduler", {"policy": "SCHED_FIFO"}, "/process/scheduler: is not supported yet"),
+    ("/process/oomScoreAdj", 1001, "/process/oomScoreAdj: must be from -1000 to 1000"),
+    ("/process/capabilities/bound", [], "/process/capabilities/bound: is not known"),
+    ("/process/rlimits/0/soft", -1, "/process/rlimits/0/soft: must be from 0"),
+    ("/root/readOnly", True, "/root/readOnly: is not known"),
+    ("/root/path", "", "/root/path: must not be empty"),
+    ("/root/path", "missing", "missing is not a directory"),
+    ("/root/path", "/", "the host's own root cannot be a container's root"),
+    ("/mounts/0/destination", "proc", "/mounts/0/destination: 'proc' must be an absolute path"),
+    ("/mounts/0/destination", "/../etc", "/mounts/0/destination: '/../etc' must not contain '..'"),
+    ("/mounts/0/uidMappings", [{"x": 1}], "/mounts/0/uidMappings: is not supported: id-mapped mounts"),
+    ("/mounts/0/flags", 1, "/mounts/0/flags: is not known"),
+    ("/hooks", {"prestart": [{"path": "/x"}]}, "/hooks: is not supported yet"),
+    ("/windows", {"x": 1}, "/windows: is not supported: Linux only"),
+    ("/linux/intelRdt", {"closID": "x"}, "/linux/intelRdt: is not supported yet"),
+    ("/linux/personality", {"domain": "LINUX32"}, "/linux/personality: is not supported yet"),
+    ("/linux/timeOffsets", {"boottime": {"secs": 1}}, "/linux/timeOffsets: is not supported yet"),
+    ("/linux/mountLabel", "x", "/linux/mountLabel: is not supported yet"),
+    ("/linux/maskedPath", [], "/linux/maskedPath: is not known"),
+    ("/linux/maskedPaths", ["proc"], "/linux/maskedPaths/0: 'proc' must be an absolute path"),
+    ("/linux/rootfsPropagation", "none", "/linux/rootfsPropagation: must be one of"),
+    ("/linux/resources/memory/swappiness", 60, "/linux/resources/memory/swappiness: is not supported: cgroup v1 only"),
+    ("/linux/resources/hugepageLimits", [{"pageSize": "2MB", "limit": 1}], "hugepageLimits: is not supported yet"),
+    ("/linux/resources/memory/limit", "1G", "/linux/resources/memory/limit: must be a whole number"),
+    ("/linux/resources/foo", 1, "/linux/resources/foo: is not known"),
+    ("/linux/seccomp", {"syscalls": []}, "/linux/seccomp/defaultAction: is missing"),
+    ("/linux/seccomp", {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"}, "listenerPath: is not supported yet"),
+    ("/annotations", {"a": 1}, "/annotations/a: must be a string"),
+    ("/annotations", {"a~b/c": 1}, "/annotations/a~0b~1c: must be a string"),
+]
+
+
+@pytest.mark.parametrize(("pointer", "value", "message"), SHAPE, ids=[f"{p}={v!r:.30}" for p, v, _ in SHAPE])
+def test_a_bad_shape_is_refused_with_its_pointer(
+    article: dict[str, Any], write_bundle: Write, pointer: str, value: Any, message: str
+) -> None:
+    put(article, pointer, value)
+    with pytest.raises(DefinitionError) as caught:
+        load_bundle(write_bundle(article))
+    assert message in str(caught.value)
+
+
+MEANING = [
+    ("/linux/namespaces", [], "/linux/namespaces: a mount namespace is needed"),
+    ("/linux/namespaces/0", {"type": "time"}, "/linux/namespaces/0/type: namespace 'time' is not supported"),
+    ("/linux/namespaces/0", {"type": "network"}, "/linux/namespaces/1: namespace 'network' stands twice"),
+    (
+        "/linux/namespaces/1/path",
+        "/proc/1/ns/net",
+        "/linux/namespaces/1/path: joining a namespace is not supported yet",
+    ),
+    ("/linux/namespaces/-", {"type": "user"}, "/linux: a user namespace needs uidMappings and gidMappings"),
+    ("/linux/uidMappings", [{"containerID": 0, "hostID": 1, "size": 1}], "needs a user namespace"),
+    ("/process/capabilities/bounding/0", "CAP_FLY", "/process/capabilities/bounding: unknown capability 'CAP_FLY'"),
+    ("/process/capabilities/bounding/0", "kill", "unknown capability 'kill'"),
+    ("/process/capabilities/permitted", [], "/process/capabilities/effective: effective must be part of permitted"),
+    ("/process/capabilities/ambient", ["CAP_KILL"], "ambient must be part of permitted and inheritable"),
+    ("/process/rlimits/0/type", "NOFILE", "/process/rlimits/0/type: unknown limit 'NOFILE'"),
+    ("/process/rlimits/0/type", "RLIMIT_FILES", "unknown limit 'RLIMIT_FILES'"),
+    ("/process/rlimits/0/soft", 4096, "/process/rlimits/0: RLIMIT_NOFILE: soft 4096 is over hard 1024"),
+    ("/process/rlimits/-", {"type": "RLIMIT_NOFILE", "soft": 1, "hard": 1}, "RLIMIT_NOFILE stands twice"),
+    ("/process/args/0", "", "/process/args/0: the program's name is empty"),
+    ("/hostname", "h" * 65, "/hostname: is longer than 64 bytes"),
+    ("/mounts/0/type", "ext4", "/mounts/0/type: file system 'ext4' is not supported"),
+    ("/mounts/0/type", "tmpfs", "/mounts/0/type: only proc can stand at /proc"),
+    ("/mounts/5/type", "mqueue", "/mounts/5/type: mqueue cannot stand at /sys"),
+    ("/mounts/1/destination", "/", "/mounts/1/destination: nothing can be mounted over the root"),
+    ("/mounts/1/options/0", "nosuidd", "/mounts/1/options: tmpfs has no mount option 'nosuidd'"),
+    ("/mounts/1/options/0", "size=lots", "bad value in mount option 'size=lots'"),
+    ("/mounts/1/options/0", "rro", "recursive mount options apply to bind mounts only"),
+    ("/mounts/1/options/0", "shared", "a new file system can only be private or slave"),
+    ("/mounts/1/options/0", "idmap", "mount option 'idmap': id-mapped mounts are not supported yet"),
+    ("/mounts/-", {"destination": "/x", "type": "bind"}, "/mounts/7/source: a bind mount needs a source"),
+    ("/mounts/-", {"destination": "/", "type": "bind", "source": "/etc"}, "nothing can be bound over /"),
+    ("/mounts/-", {"destination": "/proc", "type": "bind", "source": "/etc"}, "nothing can be bound over /proc"),
+    (
+        "/mounts/-",
+        {"destination": "/x", "type": "bind", "source": "/etc", "options": ["size=1"]},
+        "mount option 'size=1' does not apply to a bind mount",
+    ),
+    (
+        "/mounts/-",
+        {"destination": "/x", "type": "bind", "source": "/etc", "options": ["rro", "suid"]},
+        "a recursive mount option stands beside one that loosens the top only",
+    ),
+    (
+        "/linux/sysctl",
+        {"kernel.hostname": "x"},
+        "/linux/sysctl/kernel.hostname: kernel.hostname belongs to the whole host",
+    ),
+    ("/linux/sysctl", {"vm.swappiness": "1"}, "vm.swappiness belongs to the whole host"),
+    ("/linux/sysctl", {"net/../kernel/core_pattern": "|x"}, "is not the name of a sysctl"),
+    ("/linux/devices", [{"path": "/etc/x", "type": "c", "major": 1, "minor": 3}], "/etc/x is not below /dev"),
+    ("/linux/devices", [{"path": "/dev/x", "type": "c"}], "/linux/devices/0: major and minor are needed"),
+    ("/linux/seccomp", {"defaultAction": "SCMP_ACT_NOTIFY"}, "SCMP_ACT_NOTIFY is not supported yet"),
+    ("/linux/seccomp", {"defaultAction": "ALLOW"}, "unknown action 'ALLOW'"),
+    (
+        "/linux/seccomp",
+        {"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_VAX"]},
+        "/linux/seccomp/architectures/0: unknown architecture 'SCMP_ARCH_VAX'",
+    ),
+    (
+        "/linux/seccomp",
+        {"defaultAction": "SCMP_ACT_ERRNO", "flags": ["SECCOMP_FILTER_FLAG_NEW_LISTENER"]},
+        "/linux/seccomp/flags/0: 'SECCOMP_FILTER_FLAG_NEW_LISTENER' is not supported",
+    ),
+]
+
+
+@pytest.mark.parametrize(("pointer", "value", "message"), MEANING, ids=[f"{p}={v!r:.40}" for p, v, _ in MEANING])
+def test_what_cannot_be_run_is_refused_and_never_ignored(
+    article: dict[str, Any], write_bundle: Write, host: HostFacts, pointer: str, value: Any, message: str
+) -> None:
+    put(article, pointer, value)
+    spec, rootfs = load_bundle(write_bundle(article))
+    with pytest.raises(DefinitionError) as caught:
+        compile_plan(spec, rootfs, host)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"{", "not JSON"),
+        (b"\xff{}", "not UTF-8 at byte 0"),
+        (b"[1]", "must be an object"),
+        (b'{"a": 1, "a": 2}', "key 'a' stands twice"),
+        (b'{"a": NaN}', "NaN is not JSON"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "is too large"),
+        (b'{"a": ' * 2000, "nested deeper than 32"),
+        (b"[" * 100_000, "nested deeper than 32"),
+        (b'{"a": "' + b"x" * MAX_CONFIG + b'"}', f"is larger than {MAX_CONFIG} bytes"),
+        (b"null", "must be an object"),
+        (b"", "not JSON"),
+    ],
+)
+def test_hostile_json_is_refused_quickly(write_bundle: Write, text: bytes, message: str) -> None:
+    with pytest.raises(DefinitionError, match=message):
+        load_bundle(write_bundle(text))
+
+
+def test_brackets_in_strings_are_no_depth(article: dict[str, Any], write_bundle: Write) -> None:
+    article["annotations"] = {"a": '"\\' + "[" * 100}
+    load_bundle(write_bundle(article))
+
+
+def test_a_missing_bundle_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match="cannot be read: No such file or directory"):
+        load_bundle(tmp_path / "none")
+
+
+def test_a_fifo_does_not_hang_the_reader(write_bundle: Write) -> None:
+    bundle = write_bundle("{}")
+    (bundle / "config.json").unlink()
+    os.mkfifo(bundle / "config.json")
+    with pytest.raises(DefinitionError, match="is not a regular file"):
+        load_bundle(bundle)
+
+
+def test_unknown_fields_outside_of_security_are_ignored(article: dict[str, Any], write_bundle: Write) -> None:
+    article["org.example.extension"] = {"x": [1]}
+    load_bundle(write_bundle(article))
+
+
+def test_null_is_the_same_as_absent(article: dict[str, Any], write_bundle: Write, host: HostFacts) -> None:
+    before = compile_plan(*load_bundle(write_bundle(article)), host)
+    article |= {"hooks": None, "annotations": None}
+    article["linux"] |= {"seccomp": None, "devices": None, "sysctl": None}
+    article["process"] |= {"oomScoreAdj": None}
+    assert compile_plan(*load_bundle(write_bundle(article)), host) == before
+
+
+def test_a_relative_bind_source_is_the_bundles_own(
+    article: dict[str, Any], write_bundle: Write, host: HostFacts
+) -> None:
+    put(article, "/mounts/-", {"destination": "/data", "type": "bind", "source": "data", "options": ["rbind", "ro"]})
+    bundle = write_bundle(article)
+    (bundle / "data").mkdir()
+    plan = compile_plan(*load_bundle(bundle), host)
+    bind = next(one for one in plan.ops if one.name == "BIND")
+    assert (bind["source"], bind["target"], bind["attr_set"], bind["flags"]) == (str(bundle / "data"), "/data", 1, 1)
+
+
+def test_a_missing_bind_source_is_an_error_and_nothing_is_made(
+    article: dict[str, Any], write_bundle: Write, host: HostFacts
+) -> None:
+    put(article, "/mounts/-", {"destination": "/data", "type": "bind", "source": "gone"})
+    bundle = write_bundle(article)
+    with pytest.raises(LaunchError, match="the source of a bind mount must exist"):
+        compile_plan(*load_bundle(bundle), host)
+    assert sorted(p.name for p in bundle.iterdir()) == ["config.json", "rootfs"]
+
+
+def test_the_root_may_lie_outside_of_the_bundle(article: dict[str, Any], write_bundle: Write, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    article["root"]["path"] = "../elsewhere"
+    assert load_bundle(write_bundle(article))[1] == tmp_path / "elsewhere"
+
+
+def test_loading_changes_nothing_in_the_config(article: dict[str, Any], write_bundle: Write) -> None:
+    bundle = write_bundle(article)
+    assert load_bundle(bundle)[0] == json.loads((bundle / "config.json").read_text())

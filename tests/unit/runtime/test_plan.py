@@ -1,0 +1,238 @@
+"""Launch plans: the order of steps, the same bytes for the same input, and whole plans against golden files.
+
+`WHARFINGER_GOLDEN=write` writes the golden files anew.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.errors import DefinitionError
+from config.model import Container
+from runtime import linux, wire
+from runtime.plan import Plan, compile_exec, compile_plan
+from runtime.probe import HostFacts
+from runtime.spec import build_spec
+
+GOLDEN = Path(__file__).parent / "golden"
+ORDER = [
+    "NAMESPACES",
+    "USERMAP",
+    "ROOT",
+    "MOUNT",
+    "BIND",
+    "DEVNODE",
+    "SYMLINK",
+    "HOSTNAME",
+    "DOMAINNAME",
+    "SYSCTL",
+    "LOOPBACK",
+    "PIVOT",
+    "MASK",
+    "READONLY",
+    "ROOTATTR",
+    "RLIMIT",
+    "OOMADJ",
+    "UMASK",
+    "SETSID",
+    "KEYRING",
+    "CAPS",
+    "USER",
+    "CWD",
+    "NNP",
+    "SECCOMP",
+    "ENV",
+    "ARG",
+    "EXEC",
+]
+
+
+def full(root: Path, host: HostFacts, **fields: Any) -> dict[str, Any]:
+    container = Container.model_validate(
+        {
+            "name": "web",
+            "rootfs": str(root),
+            "command": ["/bin/httpd", "-f"],
+            "user": "33:33",
+            "group_add": ["44"],
+            "environment": {"SECRET": "hunter2"},
+            "mounts": [{"source": "/usr", "target": "/srv/usr", "read_only": True}],
+            "tmpfs": ["/run:size=16M,mode=755"],
+            "read_only": True,
+            "domainname": "shop",
+            "sysctls": {"net.core.somaxconn": "128"},
+            "ulimits": {"nproc": 64},
+            "umask": "0027",
+            "seccomp": "unconfined",
+            **fields,
+        }
+    )
+    return build_spec(container, host)
+
+
+def golden(name: str, plan: Plan) -> None:
+    text = "\n".join(plan.describe()) + "\n"
+    path = GOLDEN / f"{name}.txt"
+    if os.environ.get("WHARFINGER_GOLDEN") == "write":
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def test_the_articles_plan(article: dict[str, Any], host: HostFacts) -> None:
+    golden("article", compile_plan(article, "/srv/manual-container/rootfs", host))
+
+
+def test_a_whole_definitions_plan(host: HostFacts) -> None:
+    golden("web", compile_plan(full(Path("/srv/web"), host), "/srv/web", host))
+
+
+def test_a_user_namespaces_plan(host: HostFacts) -> None:
+    space = {"uid_base": 100000, "gid_base": 100000, "size": 65536}
+    golden("userns", compile_plan(full(Path("/srv/web"), host, user_namespace=space), "/srv/web", host))
+
+
+def test_an_exec_plan(host: HostFacts) -> None:
+    spec = full(Path("/srv/web"), host)
+    golden("exec", compile_exec(spec, ["sh", "-c", "id"], {"TERM": "xterm"}, "0", "/tmp"))
+
+
+def test_steps_come_in_the_order_that_the_shim_needs(host: HostFacts) -> None:
+    plan = compile_plan(full(Path("/srv/web"), host, seccomp="default"), "/srv/web", host)
+    names = [one.name for one in plan.ops if one.name != "BIND"]
+    assert names == sorted(names, key=ORDER.index)
+    assert set(names) | {"BIND"} == set(ORDER) - {"USERMAP"}
+
+
+def test_the_same_input_gives_the_same_bytes(article: dict[str, Any], host: HostFacts) -> None:
+    first = compile_plan(article, "/srv/r", host).encode()
+    assert compile_plan(copy.deepcopy(article), Path("/srv/r"), host).encode() == first
+    assert wire.encode(wire.decode(first)) == first
+
+
+def test_compiling_leaves_the_spec_alone(article: dict[str, Any], host: HostFacts) -> None:
+    before = copy.deepcopy(article)
+    compile_plan(article, "/srv/r", host)
+    compile_exec(article, ["x"], {"A": "b"}, "5", "/")
+    assert article == before
+
+
+def test_values_of_the_environment_are_not_described(host: HostFacts) -> None:
+    spec = full(Path("/srv/web"), host)
+    for plan in (compile_plan(spec, "/srv/web", host), compile_exec(spec, ["sh"], {"TOKEN": "hunter3"})):
+        assert "hunter" not in "\n".join(plan.describe())
+        assert b"hunter2" in plan.encode()
+
+
+def test_a_compile_is_quick_once_the_filter_is_kept(host: HostFacts) -> None:
+    spec = full(Path("/srv/web"), host, seccomp="default")
+    compile_plan(spec, "/srv/web", host)
+    started = time.process_time()
+    for _ in range(20):
+        compile_plan(spec, "/srv/web", host).encode()
+    assert (time.process_time() - started) / 20 < 0.02  # some 1.5 ms; the bound is for slow machines
+
+
+def test_a_read_only_dev_is_filled_first(article: dict[str, Any], host: HostFacts) -> None:
+    article["mounts"][1]["options"].append("ro")
+    plan = compile_plan(article, "/srv/r", host)
+    dev = next(one for one in plan.ops if one.name == "MOUNT" and one["target"] == "/dev")
+    assert dev["attr"] == linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_STRICTATIME
+    names = plan.describe()
+    assert names.index("READONLY /dev") > names.index("PIVOT")
+
+
+def test_without_a_tmpfs_on_dev_nothing_is_written_there(article: dict[str, Any], host: HostFacts) -> None:
+    article["mounts"] = [m for m in article["mounts"] if not m["destination"].startswith("/dev")]
+    plan = compile_plan(article, "/srv/r", host)
+    assert not {"DEVNODE", "SYMLINK"} & {one.name for one in plan.ops}
+    assert plan.warnings == ("no /dev is mounted: device nodes are what the root has",)
+
+
+def test_devices_of_a_bundle_are_made_beside_the_usual_ones(article: dict[str, Any], host: HostFacts) -> None:
+    article["linux"]["devices"] = [
+        {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o600, "uid": 5, "gid": 6},
+        {"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o622},
+        {"path": "/dev/pipe", "type": "p"},
+    ]
+    nodes = {one["path"]: one.values[1:] for one in compile_plan(article, "/srv/r", host).ops if one.name == "DEVNODE"}
+    assert len(nodes) == 8
+    assert nodes["/dev/fuse"] == (0o020600, 10, 229, 5, 6)
+    assert nodes["/dev/null"] == (0o020622, 1, 3, 0, 0)
+    assert nodes["/dev/pipe"] == (0o010666, 0, 0, 0, 0)
+
+
+def test_a_variable_that_stands_twice_has_its_last_value(article: dict[str, Any], host: HostFacts) -> None:
+    article["process"]["env"] = ["A=1", "B=2", "A=3"]
+    plan = compile_plan(article, "/srv/r", host)
+    assert [one["text"] for one in plan.ops if one.name == "ENV"] == ["B=2", "A=3"]
+
+
+def test_a_capability_that_the_host_cannot_give_is_told(article: dict[str, Any], host: HostFacts) -> None:
+    host = replace(host, bounding=host.bounding - {"CAP_KILL"})
+    plan = compile_plan(article, "/srv/r", host)
+    caps = next(one for one in plan.ops if one.name == "CAPS")
+    assert caps["bounding"] == 1 << 29 | 1 << 10
+    assert plan.warnings[0] == "this host cannot give CAP_KILL (bounding)"
+
+
+def test_no_capabilities_in_a_bundle_are_none(article: dict[str, Any], host: HostFacts) -> None:
+    del article["process"]["capabilities"]
+    caps = next(one for one in compile_plan(article, "/srv/r", host).ops if one.name == "CAPS")
+    assert caps.values == (0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("word", "during", "after"),
+    [
+        ("", linux.MS_SLAVE | linux.MS_REC, None),
+        ("rprivate", linux.MS_PRIVATE | linux.MS_REC, None),
+        ("rslave", linux.MS_SLAVE | linux.MS_REC, None),
+        ("shared", linux.MS_SLAVE | linux.MS_REC, linux.MS_SHARED),
+        ("unbindable", linux.MS_SLAVE | linux.MS_REC, linux.MS_UNBINDABLE),
+    ],
+)
+def test_root_propagation(article: dict[str, Any], host: HostFacts, word: str, during: int, after: int | None) -> None:
+    article["root"]["readonly"] = False
+    article["linux"]["rootfsPropagation"] = word
+    ops = compile_plan(article, "/srv/r", host).ops
+    assert next(one for one in ops if one.name == "ROOT")["propagation"] == during
+    found = [one["propagation"] for one in ops if one.name == "ROOTATTR"]
+    assert found == ([] if after is None else [after])
+
+
+@pytest.mark.parametrize("rootfs", ["rootfs", "/", "/.."])
+def test_a_root_must_be_a_path_of_its_own(article: dict[str, Any], host: HostFacts, rootfs: str) -> None:
+    with pytest.raises(DefinitionError, match="/root/path"):
+        compile_plan(article, rootfs, host)
+
+
+def test_exec_is_as_confined_as_init(host: HostFacts) -> None:
+    spec = full(Path("/srv/web"), host, seccomp="default", cap_drop=["CHOWN"])
+    names = [one.name for one in compile_exec(spec, ["sh"], user="0").ops]
+    assert {"NNP", "SECCOMP", "RLIMIT", "OOMADJ"} <= set(names)
+    caps = next(one for one in compile_exec(spec, ["sh"], user="0").ops if one.name == "CAPS")
+    assert isinstance(caps["effective"], int)
+    assert caps["effective"] == caps["bounding"]
+    assert not caps["effective"] & 1
+    assert next(one for one in compile_exec(spec, ["sh"], user="7").ops if one.name == "CAPS")["effective"] == 0
+
+
+def test_exec_keeps_the_containers_variables(host: HostFacts) -> None:
+    spec = full(Path("/srv/web"), host)
+    env = [one["text"] for one in compile_exec(spec, ["sh"], {"SECRET": "other"}).ops if one.name == "ENV"]
+    assert "SECRET=other" in env
+    assert "SECRET=hunter2" not in env
+    assert any(str(e).startswith("PATH=") for e in env)
+
+
+def test_exec_of_nothing_is_refused(host: HostFacts) -> None:
+    with pytest.raises(DefinitionError, match="nothing to run"):
+        compile_exec(full(Path("/srv/web"), host), [])
