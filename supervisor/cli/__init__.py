@@ -1,0 +1,1 @@
+"""`wharfctl`. An ordinary command imports only small parts of the standard library: it shall start in no time."""
