@@ -134,8 +134,11 @@ static int set_up(struct child *c, const int stdio[3], bool wait_first, uint64_t
 _Noreturn void child_main(struct child *c, const int stdio[3], bool wait_first, uint64_t late_namespaces)
 {
 	struct fault f;
+	const char born = LAUNCH_BORN;
 	memset(&f, 0, sizeof f);
 	die_with_parent();
+	if (send(c->sync, &born, 1, MSG_NOSIGNAL) != 1)
+		_exit(126);
 	reset_signals();
 	set_up(c, stdio, wait_first, late_namespaces, &f);
 	child_fails(c, &f);

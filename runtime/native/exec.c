@@ -114,10 +114,17 @@ static int init_cgroup(const struct shim *s)
 	return sys_openat2(s->cgroup, below + strlen(base), &how);
 }
 
-static bool is_frozen(const struct shim *s)
+static bool says(int dir, const char *file, const char *what)
 {
 	char text[256];
-	return read_small(s->cgroup, "cgroup.events", text, sizeof text) > 0 && strstr(text, "frozen 1");
+	return dir >= 0 && read_small(dir, file, text, sizeof text) > 0 && strstr(text, what);
+}
+
+/* A process started in a frozen cgroup would hang in its set-up. "frozen" counts ancestors but lags behind the order. */
+static bool is_frozen(const struct shim *s)
+{
+	return says(s->cgroup, "cgroup.events", "frozen 1") || says(s->cgroup, "cgroup.freeze", "1") ||
+	       says(s->parent, "cgroup.freeze", "1");
 }
 
 static struct exec *free_slot(struct shim *s)
@@ -147,18 +154,18 @@ static int start_helper(struct shim *s, struct exec *e, const struct plan *plan,
 	e->sync = pair[0];
 	if (setsockopt(e->sync, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) < 0)
 		return fail(f, NULL, "setsockopt", "");
-	bool into;
-	e->helper = clone_into(0, s->cgroup, &e->helper_fd, &into);
+	bool late = s->late_cgroup;
+	e->helper = clone_into(0, s->cgroup, &e->helper_fd, &late);
 	if (e->helper == 0) {
 		struct child c = {.plan = plan, .sync = theirs, .root = -1, .null = -1, .proc = -1, .empty = -1};
 		helper_main(&c, s->pidfd, fds + 1);
 	}
 	if (e->helper < 0)
 		return fail(f, NULL, "clone3", "");
-	AUTOFD below = into ? -1 : init_cgroup(s);
-	int late = into ? -1 : below >= 0 ? below : s->cgroup;
+	AUTOFD below = late ? init_cgroup(s) : -1;
+	int move_to = !late ? -1 : below >= 0 ? below : s->cgroup;
 	char go = LAUNCH_GATE;
-	if (finish_clone(plan, e->helper, late, s->proc, f) < 0)
+	if (finish_clone(plan, e->helper, move_to, s->proc, f) < 0)
 		return -1;
 	if (send(e->sync, &go, 1, MSG_NOSIGNAL) != 1)
 		return fail(f, NULL, "gate", "");

@@ -10,7 +10,7 @@
 
 #include "sys.h"
 
-enum { UNDO_MS = 10000, JOINS_MAX = 8 };
+enum { UNDO_MS = 10000, JOINS_MAX = 8, AGAIN_LATE = -2 };
 
 /* The numbers of one map line: inside, outside, count. False at the end or on anything else. */
 static bool map_line(const char **p, uint64_t n[3])
@@ -51,24 +51,25 @@ bool host_ids(const struct plan *plan, uint32_t *uid, uint32_t *gid)
 	return map_id(map.a[0].s.p, user.a[0].u, uid) && map_id(map.a[1].s.p, user.a[1].u, gid);
 }
 
-pid_t clone_into(uint64_t flags, int cgroup, int *pidfd, bool *into)
+pid_t clone_into(uint64_t flags, int cgroup, int *pidfd, bool *late)
 {
 	struct sys_clone_args args = {
-		.flags = flags | CLONE_PIDFD | (cgroup >= 0 ? CLONE_INTO_CGROUP : 0),
+		.flags = flags | CLONE_PIDFD,
 		.pidfd = (uint64_t)(uintptr_t)pidfd,
 		.exit_signal = SIGCHLD,
-		.cgroup = cgroup >= 0 ? (uint64_t)cgroup : 0,
 	};
-	*into = cgroup >= 0;
 	*pidfd = -1;
-	pid_t pid = sys_clone3(&args);
-	/* the cgroup was refused, not the process: the caller moves it (runc#4812 lists the errnos) */
-	bool refused = errno == ENOSYS || errno == EOPNOTSUPP || errno == EBUSY || errno == EINVAL || errno == E2BIG;
-	if (pid >= 0 || !*into || !refused)
-		return pid;
-	*into = false;
+	if (!*late) {
+		args.flags |= CLONE_INTO_CGROUP;
+		args.cgroup = (uint64_t)cgroup;
+		pid_t pid = sys_clone3(&args);
+		/* other errors are the process's; these are the cgroup's (runc#4812 lists them) */
+		if (pid >= 0 || !(errno == ENOSYS || errno == EOPNOTSUPP || errno == EBUSY || errno == EINVAL || errno == E2BIG))
+			return pid;
+	}
+	*late = true;
 	/* a cgroup namespace must be made inside the cgroup that it is to show as its root */
-	args.flags &= ~(CLONE_INTO_CGROUP | (uint64_t)CLONE_NEWCGROUP);
+	args.flags &= ~((uint64_t)CLONE_INTO_CGROUP | CLONE_NEWCGROUP);
 	args.cgroup = 0;
 	return sys_clone3(&args);
 }
@@ -203,7 +204,8 @@ struct attempt {
 	int sync[2];
 	int pidfd;
 	pid_t pid;
-	bool into;
+	bool late; /* the process is moved into its cgroup after clone */
+	bool born; /* it has run */
 };
 
 static int open_pipes(struct attempt *a, const struct plan *plan, struct fault *f)
@@ -232,14 +234,14 @@ static int start_child(struct attempt *a, const struct plan *plan, const struct 
 	int err = join_all(&j, plan, fds, f);
 	uint64_t flags = ns.a[0].u & ~j.flags;
 	if (err == 0)
-		a->pid = clone_into(flags, fds->cgroup, &a->pidfd, &a->into);
+		a->pid = clone_into(flags, fds->cgroup, &a->pidfd, &a->late);
 	if (err == 0 && a->pid == 0) {
 		struct child c = {.plan = plan, .sync = a->sync[1], .root = -1, .null = -1, .proc = -1, .empty = -1,
 				  .trees = a->trees, .next_tree = 1};
 		const int stdio[3] = {-1, a->out[0][1], a->out[1][1]};
 		close(a->sync[0]);
-		bool late = !a->into;
-		child_main(&c, stdio, late || flags & CLONE_NEWUSER, late ? flags & CLONE_NEWCGROUP : 0);
+		bool wait_first = a->late || flags & CLONE_NEWUSER;
+		child_main(&c, stdio, wait_first, a->late ? flags & CLONE_NEWCGROUP : 0);
 	}
 	if (err == 0 && a->pid < 0)
 		err = fail(f, NULL, "clone3", "");
@@ -248,7 +250,7 @@ static int start_child(struct attempt *a, const struct plan *plan, const struct 
 }
 
 /* Until the child's end of sync is closed by exec or by death. */
-static int await_exec(const struct attempt *a, const struct launch_fds *fds, struct fault *f)
+static int await_exec(struct attempt *a, const struct launch_fds *fds, struct fault *f)
 {
 	char go = LAUNCH_GATE;
 	bool ready = false;
@@ -272,7 +274,8 @@ static int await_exec(const struct attempt *a, const struct launch_fds *fds, str
 		}
 		if (n <= 0)
 			break;
-		ready = true;
+		a->born = true;
+		ready |= *(const char *)&told == LAUNCH_READY;
 	}
 	/* the caller, which reaps it, completes this one */
 	return ready ? 0 : fail_as(f, NULL, EOWNERDEAD, "init", "");
@@ -308,29 +311,42 @@ static int try_launch(struct attempt *a, const struct plan *plan, const struct l
 	close_fd(&a->sync[1]);
 	close_fd(&a->out[0][1]);
 	close_fd(&a->out[1][1]);
-	if (finish_clone(plan, a->pid, a->into ? -1 : fds->cgroup, fds->proc, f) == 0 && await_exec(a, fds, f) == 0)
+	if (finish_clone(plan, a->pid, a->late ? fds->cgroup : -1, fds->proc, f) == 0 && await_exec(a, fds, f) == 0)
 		return 0;
-	undo_launch(fds->cgroup, a->pidfd, a->pid, &status);
-	if (f->err == EOWNERDEAD)
-		describe_death(status, f);
-	return -1;
+	undo_launch(a->born ? fds->cgroup : -1, a->pidfd, a->pid, &status);
+	if (f->err != EOWNERDEAD)
+		return -1;
+	describe_death(status, f);
+	return !a->born && !a->late && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL ? AGAIN_LATE : -1;
 }
 
-int launch_init(const struct plan *plan, const struct launch_fds *fds, struct launched *done, struct fault *f)
+static int attempt_launch(const struct plan *plan, const struct launch_fds *fds, struct launched *done, bool late,
+			  struct fault *f)
 {
-	struct attempt a = {.out = {{-1, -1}, {-1, -1}}, .sync = {-1, -1}, .pidfd = -1, .pid = -1};
-	struct op op;
-	bool whole = plan_find(plan, OP_ROOT, &op) && plan_find(plan, OP_PIVOT, &op) &&
-		     plan_find(plan, OP_NAMESPACES, &op) && op.a[0].u & CLONE_NEWNS;
-	if (!whole || plan_find(plan, OP_JOIN, &op))
-		return fail_as(f, NULL, EINVAL, "plan", "init needs NAMESPACES with mount, ROOT and PIVOT, no JOIN");
+	struct attempt a = {.out = {{-1, -1}, {-1, -1}}, .sync = {-1, -1}, .pidfd = -1, .pid = -1, .late = late};
 	int err = try_launch(&a, plan, fds, f);
 	if (err == 0) {
 		done->pid = a.pid;
 		done->pidfd = take_fd(&a.pidfd);
 		done->out[0] = take_fd(&a.out[0][0]);
 		done->out[1] = take_fd(&a.out[1][0]);
+		done->late = a.late;
 	}
 	close_attempt(&a);
 	return err;
+}
+
+int launch_init(const struct plan *plan, const struct launch_fds *fds, struct launched *done, struct fault *f)
+{
+	struct op op;
+	bool whole = plan_find(plan, OP_ROOT, &op) && plan_find(plan, OP_PIVOT, &op) &&
+		     plan_find(plan, OP_NAMESPACES, &op) && op.a[0].u & CLONE_NEWNS;
+	if (!whole || plan_find(plan, OP_JOIN, &op))
+		return fail_as(f, NULL, EINVAL, "plan", "init needs NAMESPACES with mount, ROOT and PIVOT, no JOIN");
+	int err = attempt_launch(plan, fds, done, false, f);
+	/* Linux 6.10 to 6.18 at least: a process that is cloned into a cgroup is killed at birth unless its parent's cgroup
+	 * and that one have seen the same number of cgroup.kill writes */
+	if (err == AGAIN_LATE)
+		err = attempt_launch(plan, fds, done, true, f);
+	return err == 0 ? 0 : -1;
 }

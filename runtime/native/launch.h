@@ -45,7 +45,7 @@ void reset_signals(void);
 _Noreturn void child_main(struct child *c, const int stdio[3], bool wait_first, uint64_t late_namespaces);
 
 /* launch.c */
-enum { LAUNCH_GATE = 'g', LAUNCH_READY = 'r' };
+enum { LAUNCH_GATE = 'g', LAUNCH_BORN = 'b', LAUNCH_READY = 'r' };
 
 struct launch_fds { /* borrowed; -1 where absent */
 	int cgroup, netns, proc;
@@ -56,14 +56,16 @@ struct launched {
 	pid_t pid;
 	int pidfd;          /* owned */
 	int out[2];         /* read ends of stdout and stderr, non-blocking; owned */
+	bool late;          /* CLONE_INTO_CGROUP does not work here */
 };
 
 /* Run the plan to the point where its program was executed. On -1, *f says why and everything was undone. */
 MUST_CHECK int launch_init(const struct plan *plan, const struct launch_fds *fds, struct launched *done,
 			   struct fault *f);
 
-/* Shared with exec.c: clone3 into the cgroup with a pidfd; *into says whether the cgroup took it. */
-pid_t clone_into(uint64_t flags, int cgroup, int *pidfd, bool *into);
+/* Shared with exec.c: clone3 with a pidfd, into the cgroup unless *late; *late is set when the cgroup refused that, and
+ * the caller is to move the process then. */
+pid_t clone_into(uint64_t flags, int cgroup, int *pidfd, bool *late);
 /* The parent's part between clone and go: cgroup (if clone could not), user maps, oom_score_adj. */
 MUST_CHECK int finish_clone(const struct plan *plan, pid_t pid, int cgroup_late, int proc, struct fault *f);
 /* SIGKILL to all in the cgroup and to pidfd, then reap pid, for at most 10 s. */

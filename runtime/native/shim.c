@@ -138,6 +138,7 @@ static void watch_run(struct shim *s, const struct launched *run)
 	pid[o.n] = '\0';
 	s->pid = s->record.pid = run->pid;
 	s->pidfd = run->pidfd;
+	s->late_cgroup = run->late;
 	s->started_ns = s->record.started_ns = boottime_ns();
 	s->proc_pid = openat(s->proc, pid, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	for (unsigned i = 0; i < LOG_STREAMS; i++) {

@@ -35,7 +35,7 @@ struct shim {
 	int run_dir, cgroup, parent, top, proc, proc_pid, memory_events;
 	pid_t pid;
 	int pidfd;
-	bool bound, ended, saved, told;
+	bool bound, ended, saved, told, late_cgroup;
 	uint64_t started_ns, drain_until, retry_at;
 	uint32_t next_exec, next_serial;
 	struct client clients[CLIENTS_MAX];
