@@ -49,7 +49,8 @@ static pid_t fork_as_sibling(void)
 {
 	struct sys_clone_args args = {.flags = CLONE_PARENT};
 	pid_t pid = sys_clone3(&args);
-	if (pid < 0 && (errno == ENOSYS || errno == EPERM)) /* a filter that is loaded already knows only the old call */
+	if (pid < 0 &&
+	    (errno == ENOSYS || errno == EPERM)) /* a filter that is loaded already knows only the old call */
 		pid = (pid_t)syscall(SYS_clone, (unsigned long)CLONE_PARENT, 0, 0, 0, 0);
 	return pid;
 }
@@ -85,8 +86,8 @@ static _Noreturn void helper_main(struct child *c, int init, const int *stdio)
 	child_fails(c, &f);
 }
 
-/* The cgroup that init is in now, when it moved to one below its leaf (systemd, dind): the leaf takes no processes then.
- * Owned; -1 if it is the leaf or not to be found. */
+/* The cgroup that init is in now, when it moved to one below its leaf (systemd, dind): the leaf takes no processes
+ * then. Owned; -1 if it is the leaf or not to be found. */
 static int init_cgroup(const struct shim *s)
 {
 	char link[32], leaf[512], text[1024];
@@ -120,7 +121,8 @@ static bool says(int dir, const char *file, const char *what)
 	return dir >= 0 && read_small(dir, file, text, sizeof text) > 0 && strstr(text, what);
 }
 
-/* A process started in a frozen cgroup would hang in its set-up. "frozen" counts ancestors but lags behind the order. */
+/* A process started in a frozen cgroup would hang in its set-up. "frozen" counts ancestors but lags behind the order.
+ */
 static bool is_frozen(const struct shim *s)
 {
 	return says(s->cgroup, "cgroup.events", "frozen 1") || says(s->cgroup, "cgroup.freeze", "1") ||
@@ -210,8 +212,12 @@ int exec_begin(struct shim *s, unsigned client, uint32_t seq, const int fds[EXEC
 
 static void answer(struct shim *s, const struct exec *e, const struct fault *f)
 {
-	struct rep rep = {.cmd = CMD_EXEC | REPLY, .seq = e->seq, .err = f ? f->err : 0, .flags = f ? REP_FAULT : 0,
-			  .a = f ? 0 : e->id, .b = f ? 0 : (uint64_t)e->pid};
+	struct rep rep = {.cmd = CMD_EXEC | REPLY,
+			  .seq = e->seq,
+			  .err = f ? f->err : 0,
+			  .flags = f ? REP_FAULT : 0,
+			  .a = f ? 0 : e->id,
+			  .b = f ? 0 : (uint64_t)e->pid};
 	if (s->clients[e->client].fd >= 0 && s->clients[e->client].serial == e->serial)
 		sock_send(s, e->client, &rep, f, f ? sizeof *f : 0, &e->pidfd, f || e->pidfd < 0 ? 0 : 1);
 }

@@ -64,7 +64,8 @@ pid_t clone_into(uint64_t flags, int cgroup, int *pidfd, bool *late)
 		args.cgroup = (uint64_t)cgroup;
 		pid_t pid = sys_clone3(&args);
 		/* other errors are the process's; these are the cgroup's (runc#4812 lists them) */
-		if (pid >= 0 || !(errno == ENOSYS || errno == EOPNOTSUPP || errno == EBUSY || errno == EINVAL || errno == E2BIG))
+		if (pid >= 0 ||
+		    !(errno == ENOSYS || errno == EOPNOTSUPP || errno == EBUSY || errno == EINVAL || errno == E2BIG))
 			return pid;
 	}
 	*late = true;
@@ -236,8 +237,14 @@ static int start_child(struct attempt *a, const struct plan *plan, const struct 
 	if (err == 0)
 		a->pid = clone_into(flags, fds->cgroup, &a->pidfd, &a->late);
 	if (err == 0 && a->pid == 0) {
-		struct child c = {.plan = plan, .sync = a->sync[1], .root = -1, .null = -1, .proc = -1, .empty = -1,
-				  .trees = a->trees, .next_tree = 1};
+		struct child c = {.plan = plan,
+				  .sync = a->sync[1],
+				  .root = -1,
+				  .null = -1,
+				  .proc = -1,
+				  .empty = -1,
+				  .trees = a->trees,
+				  .next_tree = 1};
 		const int stdio[3] = {-1, a->out[0][1], a->out[1][1]};
 		close(a->sync[0]);
 		bool wait_first = a->late || flags & CLONE_NEWUSER;
@@ -344,8 +351,8 @@ int launch_init(const struct plan *plan, const struct launch_fds *fds, struct la
 	if (!whole || plan_find(plan, OP_JOIN, &op))
 		return fail_as(f, NULL, EINVAL, "plan", "init needs NAMESPACES with mount, ROOT and PIVOT, no JOIN");
 	int err = attempt_launch(plan, fds, done, false, f);
-	/* Linux 6.10 to 6.18 at least: a process that is cloned into a cgroup is killed at birth unless its parent's cgroup
-	 * and that one have seen the same number of cgroup.kill writes */
+	/* Linux 6.10 to 6.18 at least: a process that is cloned into a cgroup is killed at birth unless its parent's
+	 * cgroup and that one have seen the same number of cgroup.kill writes */
 	if (err == AGAIN_LATE)
 		err = attempt_launch(plan, fds, done, true, f);
 	return err == 0 ? 0 : -1;

@@ -10,15 +10,15 @@
  * which closes them by close_range before exec. */
 struct child {
 	const struct plan *plan;
-	int sync;                  /* to the parent: a fault, or "ready" */
-	int root;                  /* O_PATH of the container's root */
-	int null;                  /* O_PATH of the host's /dev/null, verified */
-	int proc;                  /* a proc of our own that is mounted nowhere; opened when first needed */
-	int empty;                 /* the read-only tmpfs that masks directories; attached at the first mask */
-	const int *trees;          /* a detached mount for each BIND, in order */
+	int sync;         /* to the parent: a fault, or "ready" */
+	int root;         /* O_PATH of the container's root */
+	int null;         /* O_PATH of the host's /dev/null, verified */
+	int proc;         /* a proc of our own that is mounted nowhere; opened when first needed */
+	int empty;        /* the read-only tmpfs that masks directories; attached at the first mask */
+	const int *trees; /* a detached mount for each BIND, in order */
 	unsigned next_tree;
 	bool pivoted;
-	bool gated;                /* the parent's go was read */
+	bool gated; /* the parent's go was read */
 };
 
 typedef int op_fn(struct child *c, const struct op *op, struct fault *f);
@@ -54,9 +54,9 @@ struct launch_fds { /* borrowed; -1 where absent */
 
 struct launched {
 	pid_t pid;
-	int pidfd;          /* owned */
-	int out[2];         /* read ends of stdout and stderr, non-blocking; owned */
-	bool late;          /* CLONE_INTO_CGROUP does not work here */
+	int pidfd;  /* owned */
+	int out[2]; /* read ends of stdout and stderr, non-blocking; owned */
+	bool late;  /* CLONE_INTO_CGROUP does not work here */
 };
 
 /* Run the plan to the point where its program was executed. On -1, *f says why and everything was undone. */

@@ -114,8 +114,12 @@ static size_t make_head(char *head, size_t size, const char *stream, char tag)
 		uint64_t value;
 		unsigned width;
 		const char *after;
-	} parts[] = {{year, 4, "-"},           {month, 2, "-"},          {doy - (153 * mp + 2) / 5 + 1, 2, "T"},
-		     {rest / 3600, 2, ":"},    {rest / 60 % 60, 2, ":"}, {rest % 60, 2, "."},
+	} parts[] = {{year, 4, "-"},
+		     {month, 2, "-"},
+		     {doy - (153 * mp + 2) / 5 + 1, 2, "T"},
+		     {rest / 3600, 2, ":"},
+		     {rest / 60 % 60, 2, ":"},
+		     {rest % 60, 2, "."},
 		     {(uint64_t)t.tv_nsec, 9, "Z "}};
 	struct out o = {head, 0, size};
 	for (size_t i = 0; i < COUNT(parts); i++) {
@@ -214,7 +218,7 @@ static void add(struct logs *l, struct batch *b, const char *text, size_t n, boo
 	if (n)
 		b->iov[b->iovs++] = (struct iovec){(void *)(uintptr_t)text, n};
 	if (!newline)
-		b->iov[b->iovs++] = (struct iovec){(void *)(uintptr_t)"\n", 1};
+		b->iov[b->iovs++] = (struct iovec){(void *)(uintptr_t) "\n", 1};
 	b->line[b->lines].iovs = b->iovs - first;
 	b->line[b->lines].bytes = (uint32_t)bytes;
 	b->line[b->lines++].text = (uint32_t)n;

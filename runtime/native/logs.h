@@ -8,9 +8,9 @@
 enum { LOG_CHUNK = 16384, LOG_STREAMS = 2 };
 
 struct stream {
-	int fd;              /* read end, non-blocking; owned by the shim, which hands out copies */
+	int fd; /* read end, non-blocking; owned by the shim, which hands out copies */
 	bool eof;
-	bool open_line;      /* a P line was written last: an F must come */
+	bool open_line; /* a P line was written last: an F must come */
 	uint32_t used;
 	uint64_t held_since; /* boottime of the first byte of an unfinished line, 0: none */
 	char buf[LOG_CHUNK];

@@ -151,8 +151,8 @@ static int new_mount(const char *fstype, const struct op *op, uint64_t attr, str
 static int op_mount(struct child *c, const struct op *op, struct fault *f)
 {
 	const char *path = op->a[2].s.p;
-	AUTOFD target = op->a[5].u & MOUNT_CREATE ? make_in_root(c->root, path, false) :
-						    in_root(c->root, path, O_PATH | O_DIRECTORY);
+	AUTOFD target = op->a[5].u & MOUNT_CREATE ? make_in_root(c->root, path, false)
+						  : in_root(c->root, path, O_PATH | O_DIRECTORY);
 	if (target < 0)
 		return fail(f, op, "openat2", path);
 	AUTOFD mount = new_mount(op->a[0].s.p, op, op->a[3].u, f);
@@ -316,8 +316,8 @@ static int mask_directory(struct child *c, int target, const struct op *op, stru
 {
 	AUTOFD tree = -1;
 	if (c->empty < 0) {
-		c->empty = new_mount("tmpfs", op, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV |
-						  MOUNT_ATTR_NOEXEC, f);
+		c->empty = new_mount("tmpfs", op,
+				     MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, f);
 		if (c->empty < 0)
 			return -1;
 		tree = dup(c->empty);
@@ -374,10 +374,10 @@ static int op_rootattr(struct child *c, const struct op *op, struct fault *f)
 }
 
 static op_fn *const mount_ops[OP_COUNT] = {
-	[OP_ROOT] = op_root,         [OP_MOUNT] = op_mount,       [OP_BIND] = op_bind,
-	[OP_DEVNODE] = op_devnode,   [OP_SYMLINK] = op_symlink,   [OP_HOSTNAME] = op_hostname,
+	[OP_ROOT] = op_root,           [OP_MOUNT] = op_mount,     [OP_BIND] = op_bind,
+	[OP_DEVNODE] = op_devnode,     [OP_SYMLINK] = op_symlink, [OP_HOSTNAME] = op_hostname,
 	[OP_DOMAINNAME] = op_hostname, [OP_SYSCTL] = op_sysctl,   [OP_LOOPBACK] = op_loopback,
-	[OP_PIVOT] = op_pivot,       [OP_MASK] = op_mask,         [OP_READONLY] = op_readonly,
+	[OP_PIVOT] = op_pivot,         [OP_MASK] = op_mask,       [OP_READONLY] = op_readonly,
 	[OP_ROOTATTR] = op_rootattr,
 };
 

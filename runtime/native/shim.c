@@ -64,8 +64,7 @@ static int prepare(struct shim *s)
 	s->signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
 	s->proc = open("/proc", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	struct statfs fs;
-	if (s->epoll < 0 || s->signals < 0 || s->proc < 0 || fstatfs(s->proc, &fs) < 0 ||
-	    fs.f_type != PROC_SUPER_MAGIC)
+	if (s->epoll < 0 || s->signals < 0 || s->proc < 0 || fstatfs(s->proc, &fs) < 0 || fs.f_type != PROC_SUPER_MAGIC)
 		return -1;
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);

@@ -23,7 +23,7 @@ enum exec_state { EXEC_FREE, EXEC_STARTING, EXEC_RUNNING };
 struct exec {
 	enum exec_state state;
 	uint32_t id, seq, client, serial; /* who asked */
-	pid_t helper, pid;                /* the helper sets up and forks the program's process, whose pid is 0 until told */
+	pid_t helper, pid; /* the helper sets up and forks the program's process, whose pid is 0 until told */
 	int helper_fd, pidfd, sync;
 	bool ended; /* reaped before the client was answered */
 	int status;

@@ -93,8 +93,8 @@ bool sock_send(struct shim *s, unsigned client, const struct rep *rep, const voi
 		memset(&control, 0, sizeof control);
 		msg.msg_control = &control;
 		msg.msg_controllen = CMSG_SPACE(sizeof(int) * n_fds);
-		control.head = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS,
-						.cmsg_len = CMSG_LEN(sizeof(int) * n_fds)};
+		control.head = (struct cmsghdr){
+			.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int) * n_fds)};
 		memcpy(CMSG_DATA(&control.head), fds, sizeof(int) * n_fds);
 	}
 	if (s->clients[client].fd < 0)
@@ -214,8 +214,8 @@ static int cmd_reopen(struct shim *s, struct call *c, struct rep *rep)
 typedef int cmd_fn(struct shim *s, struct call *c, struct rep *rep);
 
 static cmd_fn *const commands[] = {
-	[CMD_HELLO] = cmd_hello,         [CMD_SIGNAL] = cmd_signal,         [CMD_EXEC] = cmd_exec,
-	[CMD_LOGCONF] = cmd_logconf,     [CMD_LOGSTAT] = cmd_logstat,       [CMD_SIGNALEXEC] = cmd_signalexec,
+	[CMD_HELLO] = cmd_hello,     [CMD_SIGNAL] = cmd_signal,   [CMD_EXEC] = cmd_exec,
+	[CMD_LOGCONF] = cmd_logconf, [CMD_LOGSTAT] = cmd_logstat, [CMD_SIGNALEXEC] = cmd_signalexec,
 	[CMD_REOPEN] = cmd_reopen,
 };
 _Static_assert(COUNT(commands) == CMD_COUNT, "every command has a row");

@@ -12,11 +12,11 @@
 #include <unistd.h>
 
 #ifndef SYS_open_tree /* the numbers from 424 on are the same on every architecture but alpha */
-#	define SYS_open_tree 428
+#	define SYS_open_tree  428
 #	define SYS_move_mount 429
-#	define SYS_fsopen 430
-#	define SYS_fsconfig 431
-#	define SYS_fsmount 432
+#	define SYS_fsopen     430
+#	define SYS_fsconfig   431
+#	define SYS_fsmount    432
 #endif
 #ifndef SYS_pidfd_open
 #	define SYS_pidfd_open 434
@@ -59,7 +59,8 @@ struct sys_mount_attr {
 };
 
 struct sys_clone_args { /* struct clone_args up to cgroup, CLONE_ARGS_SIZE_VER2 */
-	uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
+	uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size,
+		cgroup;
 };
 
 static inline int sys_open_tree(int dir, const char *path, unsigned flags)
