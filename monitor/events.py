@@ -1,12 +1,12 @@
-"""Changes of cgroup event files, and PSI triggers, through one private epoll fd.
+"""Changes of cgroup event files through one private epoll fd, and PSI triggers.
 
-The files are registered as EPOLLPRI | EPOLLET, one fd a file, without inotify and its per-user limits. The loop
-waits for the epoll fd only: a kernfs file given to the loop itself is always readable and would make it spin. After a
-wake-up the file is read again; what is told are levels and their difference, so that wake-ups may be lost or merged.
+The files are registered as EPOLLPRI | EPOLLET, one fd a file, without inotify and its per-user limits. The loop waits
+for the epoll fd only: a kernfs file given to the loop itself is always readable and would make it spin. After a wake-up
+the file is read again; what is told are levels and their difference, so that wake-ups may be lost or merged. Triggers
+are no levels, see monitor/triggers.py.
 
-A removed cgroup: its files answer ENODEV for ever and a PSI trigger raises POLLERR without end. Both are closed at the
-first sight and told as one `gone`. memory.events does not wake for a removal at all, hence the sweep.
-Source: cgroup-v2.rst; accounting/psi.rst; fs/kernfs/file.c.
+A removed cgroup: its files answer ENODEV for ever. All of its fds are closed at the first sight and told as one `gone`.
+memory.events does not wake for a removal at all, hence the sweep. Source: cgroup-v2.rst; psi.rst; fs/kernfs/file.c.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import anyio
 
 from config.errors import GoneError, HostError
 from monitor import psi, readers
+from monitor.triggers import TriggerThread
 
 EVENT_FILES = ("memory.events", "cgroup.events", "pids.events")
 SWEEP = 30.0
@@ -68,6 +69,7 @@ class EventWatcher:
         self._by_fd: dict[int, _Watch] = {}
         self._by_key: dict[str, dict[tuple[str, str], _Watch]] = {}
         self._ready: deque[Notice] = deque()
+        self._triggers: TriggerThread | None = None
         self._swept = 0.0
         self.wakeups = 0
 
@@ -116,7 +118,10 @@ class EventWatcher:
         fd, trigger = psi.open_trigger(cgroup, resource, kind, threshold_us, window_us, where=key)
         watch = _Watch(key, f"{resource}.pressure", fd, pressure=kind)
         try:
-            self._epoll.register(fd, select.EPOLLPRI | select.EPOLLET)
+            if self._triggers is None:
+                self._triggers = TriggerThread()
+                self._epoll.register(self._triggers.fd, select.EPOLLIN)
+            self._triggers.add(fd)
         except OSError as e:
             os.close(fd)
             raise HostError(f"cannot watch {watch.file}: {e.strerror}", key) from e
@@ -169,9 +174,14 @@ class EventWatcher:
         for key in list(self._by_key):
             self.remove(key)
         self._epoll.close()
+        if self._triggers is not None:
+            self._triggers.close()
 
     def _drain(self) -> None:
-        for fd, mask in self._epoll.poll(0, max(1, len(self._by_fd))):
+        events = self._epoll.poll(0, len(self._by_fd) + 1)
+        if self._triggers is not None:
+            events += self._triggers.take()
+        for fd, mask in events:
             watch = self._by_fd.get(fd)
             if watch is not None:
                 self._look(watch, mask)
@@ -188,9 +198,7 @@ class EventWatcher:
             self._gone(watch.key)
             return
         if watch.pressure:
-            if mask & select.EPOLLERR:
-                self._gone(watch.key)
-            elif mask & select.EPOLLPRI:
+            if mask & select.EPOLLPRI and not mask & select.EPOLLERR:
                 self._ready.append(Notice(watch.key, "pressure", watch.file, pressure=watch.pressure))
             return
         values = readers.parse_flat(data)
@@ -216,7 +224,10 @@ class EventWatcher:
 
     def _drop(self, watch: _Watch) -> None:
         del self._by_fd[watch.fd]
-        self._epoll.unregister(watch.fd)
+        if watch.pressure and self._triggers is not None:
+            self._triggers.remove(watch.fd)
+        else:
+            self._epoll.unregister(watch.fd)
         os.close(watch.fd)
 
 

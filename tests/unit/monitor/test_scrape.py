@@ -141,7 +141,7 @@ def test_a_failed_collection_is_a_500_of_one_line(caplog: pytest.LogCaptureFixtu
 def test_a_scraper_that_hangs_up_takes_nobody_with_it() -> None:
     async def main() -> None:
         slow = Slow()
-        scraper = Scraper(slow, empty)
+        scraper = Scraper(slow, empty, share=1e6)  # a loop that waits for nothing would not end
         answers: list[Response] = []
 
         async def patient() -> None:
