@@ -1,4 +1,4 @@
-"""The tree of cgroups, on a hierarchy in memory with the kernel's rules (the real one: tests/kernel/test_cgroups.py)."""
+"""The tree of cgroups, on a hierarchy in memory with the kernel's rules; the real one: tests/kernel/test_cgroups.py."""
 
 from __future__ import annotations
 
