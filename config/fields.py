@@ -72,7 +72,9 @@ def kind(value: object) -> str:
         return "a list"
     if value is None:
         return "empty"
-    return "text" if isinstance(value, str) else f"{type(value).__name__}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "text" if isinstance(value, str) else "a number" if isinstance(value, int | float) else type(value).__name__
 
 
 def check_text(text: str) -> str:

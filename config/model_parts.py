@@ -47,6 +47,7 @@ ExhaustedWord = Literal["fatal", "slow"]
 MissingWord = Literal["refuse", "warn"]
 ChildKillWord = Literal["ignore", "restart"]
 HealthWord = Literal["none", "restart", "stop", "event"]
+PidsWord = Annotated[int, Field(ge=1, le=2**22)] | Literal["max"] | None
 ConditionWord = Literal["started", "healthy", "completed_successfully"]
 MountWord = Literal["bind", "tmpfs"]
 PropagationWord = Literal["private", "rprivate", "slave", "rslave", "shared", "rshared"]
@@ -147,7 +148,7 @@ class Resources(Part):
     cpu_weight: Annotated[int, whole(1, 10_000)] | None = Field(
         None, description="Share when processors are short; the kernel's default is 100 (cpu.weight)."
     )
-    pids: Annotated[int | None, BeforeValidator(_pids, json_schema_input_type=int | Literal["max"] | None)] = Field(
+    pids: Annotated[int | None, BeforeValidator(_pids, json_schema_input_type=PidsWord)] = Field(
         4096, description="Processes and threads at most; `max` is no limit (pids.max)."
     )
     io_weight: Annotated[int, whole(1, 10_000)] | None = Field(

@@ -195,7 +195,7 @@ def _read_file(path: Path, must_exist: bool) -> tuple[dict[str, Any], dict[str, 
     except tomllib.TOMLDecodeError as e:
         what, _, place = str(e).partition(" (at ")
         numbers = [int(n) for n in re.findall(r"[0-9]+", place)]
-        line, column = numbers if len(numbers) == 2 else (text.count("\n") + 1, 1)
+        line, column = numbers if len(numbers) == 2 else (text.count("\n") + 1, len(text) - text.rfind("\n"))
         raise DefinitionError(what[:1].lower() + what[1:], file=str(path), line=line, column=column) from None
     except UnicodeDecodeError:
         raise DefinitionError("is not UTF-8", file=str(path)) from None
