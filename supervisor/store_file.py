@@ -12,6 +12,7 @@ import fcntl
 import os
 import re
 import sqlite3
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from zlib import crc32
@@ -164,11 +165,11 @@ def _look_at_header(path: Path) -> None:
         if error.errno in (errno.ELOOP, errno.ENXIO):
             raise BadFile("not a regular file") from error
         raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise BadFile("not a regular file")
     with open(fd, "rb") as file:
-        try:
-            head = file.read(100)
-        except IsADirectoryError:
-            raise BadFile("not a regular file") from None
+        head = file.read(100)
     if not head.startswith(b"SQLite format 3\0"):
         raise BadFile("not a SQLite database" if head.strip(b"\0") else "empty")
 
