@@ -176,6 +176,8 @@ class Lab:
 
     def text(self) -> str:
         """Contents of the log without its headers."""
+        if not self.log.exists():  # it is made with its first line
+            return ""
         return "".join(
             text + ("\n" if tag == "F" else "") for _, tag, text in (parse_line(x) for x in self.log.read_text().splitlines())
         )
