@@ -56,7 +56,7 @@ class Daemon:
     def snapshot(self, name: str) -> Snapshot:
         member = self._member(name)
         hands, shared = member.hands, member.hands.shared
-        problems = (hands.problem, self._definitions.problem_of(hands.file), member.keeper.fault)
+        problems = (hands.problem, self._definitions.problem_of(hands.file), member.keeper.unwritten, member.keeper.fault)
         return Snapshot(
             state=member.state,
             boot=shared.clock.boot(),

@@ -19,7 +19,8 @@ from supervisor.engine import Hands, Shared, Tally
 from supervisor.keeper import Keeper
 from supervisor.lifecycle import facts
 from supervisor.lifecycle.facts import State
-from supervisor.lifecycle.step import dependency_unmet, initial
+from supervisor.lifecycle.order import dependency_unmet
+from supervisor.lifecycle.step import initial
 from supervisor.ports import Record
 
 log = logging.getLogger("wharfinger.fleet")

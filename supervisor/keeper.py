@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from anyio import (
@@ -22,8 +22,9 @@ from anyio import (
     create_task_group,
     fail_after,
     move_on_after,
+    sleep,
 )
-from anyio.abc import TaskStatus
+from anyio.abc import TaskGroup, TaskStatus
 
 from config.errors import HostError, WharfError
 from supervisor.lifecycle import facts
@@ -36,11 +37,16 @@ log = logging.getLogger("wharfinger.keeper")
 QUEUE_FOR_REQUESTS = 64
 # trio's clock stops in suspend and the core's does not: look again at least this often while waiting.
 LONGEST_NAP = 30.0
+WRITE_AGAIN = 2.0  # seconds until a fact that could not be stored is told again
 
 Durable = facts.Persist | facts.RecordEnd | facts.Note
 Slow = facts.Launch | facts.Clean | facts.Probe | facts.ApplyLive | facts.Forget
 SLOW = (facts.Launch, facts.Clean, facts.Probe, facts.ApplyLive, facts.Forget)
 DURABLE = (facts.Persist, facts.RecordEnd, facts.Note)
+
+
+class Unwritten(Exception):  # noqa: N818  an answer of the disk, within this file
+    """A step's intent could not be stored."""
 
 
 class Performer(Protocol):
@@ -79,7 +85,9 @@ class Keeper:
         self._tx, self._rx = create_memory_object_stream[facts.Event](math.inf)
         self._answers: dict[int, Answered] = {}
         self._moved = Event()
+        self._later: TaskGroup
         self.fault = ""
+        self.unwritten = ""
 
     # -- from outside ---------------------------------------------------------------------------
 
@@ -123,6 +131,7 @@ class Keeper:
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         async with create_task_group() as tg:
+            self._later = tg
             task_status.started()
             while not self.state.done:
                 event = await self._next()
@@ -155,7 +164,12 @@ class Keeper:
         self.state, effects = step(before, event, self._clock.boot())
         if self.state is before and not effects:
             return []
-        slow = await self._in_order(before, effects)
+        try:
+            slow = await self._in_order(before, effects)
+        except Unwritten as error:
+            self._take_back(before, event, str(error))
+            return []
+        self.unwritten = ""
         self._moved.set()
         self._moved = Event()
         self._changed(before, self.state)
@@ -171,9 +185,7 @@ class Keeper:
                 await self._do.store(before, self.state, durable, launch)
             except HostError as error:
                 if any(isinstance(e, facts.Persist) for e in durable):
-                    self._refuse(effects, str(error))
-                    self.tell(facts.Failed("Persist", self.state.generation, str(error)))
-                    return []
+                    raise Unwritten(str(error)) from error
                 log.error("container=%s history is not written: %s", self.state.name, error)
         slow: list[Slow] = []
         for effect in effects:
@@ -216,7 +228,17 @@ class Keeper:
             waiting.ok, waiting.message = answer.ok, answer.message
             waiting.done.set()
 
-    def _refuse(self, effects: Sequence[Effect], why: str) -> None:
-        for effect in effects:
-            if isinstance(effect, facts.Answer):
-                self._answer(facts.Answer(effect.request, ok=False, message=why))
+    def _take_back(self, before: State, event: facts.Event, why: str) -> None:
+        """What cannot be made durable did not happen: a request is refused, a fact is told again in a while."""
+        self.state = before
+        self.unwritten = f"state is not written: {why}"
+        if isinstance(event, facts.StartAsked | facts.StopAsked | facts.RestartAsked):
+            self._answer(facts.Answer(event.request, ok=False, message=why))
+        else:
+            self._later.start_soon(self._again, event)
+            if before.wake_at is not None:  # what is overdue must not spin meanwhile
+                self.state = replace(before, wake_at=max(before.wake_at, self._clock.boot() + WRITE_AGAIN))
+
+    async def _again(self, event: facts.Event) -> None:
+        await sleep(WRITE_AGAIN)
+        self.tell(event)

@@ -158,7 +158,10 @@ class State:
     last_end: End | None = None
     next_reason: Reason = Reason.BOOT  # reason of the start that is pending
     cause: Cause = Cause("new", "not looked at yet")
-    ended_by: Reason | None = None  # we ended the run ourselves: HEALTH, UPDATE or MANUAL
+    ended_by: Reason | None = None  # we ended the run ourselves: HEALTH, OOM, UPDATE or MANUAL
+    retry_at: float | None = None  # BACKOFF: time of the next attempt
+    kill_at_once: bool = False  # a kill came while the launch was under way
+    restored: Saved | None = None  # what the store said, until it is known what runs
 
 
 # --- events ------------------------------------------------------------------------------------
