@@ -5,7 +5,8 @@ from __future__ import annotations
 DEFINITIONS = """# Definitions
 
 Containers are declared in files `*.yaml` or `*.yml` of one directory (the setting `definitions_dir`,
-`/etc/wharfinger/containers.d`). Hidden files and what editors leave (`x.yaml~`, `.x.yaml.swp`, `#x.yaml#`) are not read.
+`/etc/wharfinger/containers.d`). Hidden files and leftovers of editors (`x.yaml~`, `.x.yaml.swp`, `#x.yaml#`) are not
+read.
 
 ```yaml
 version: 1                     # optional, the version of this format
@@ -32,7 +33,7 @@ x-notes: {owner: shop team}    # keys that start with x- are not read
   and 10,000 keys and values; it is UTF-8 text.
 - All errors of a file are told at once, each as `file:line:column: container.key: what is wrong`.
 - A faulty definition harms no other one. If the container is known, its last good definition stays in force and the
-  error is shown with it. A file that cannot be read as a whole (half-written, empty, not YAML) keeps all its containers.
+  error is shown with it. A file that cannot be read as a whole (half-written, empty, not YAML) keeps all that it had.
 - A definition that is taken out of its file, or whose file is removed, is removed. A file without containers says
   `containers: {}`.
 - A name belongs to the first file that has it, in the order of file names; a second one is an error.
@@ -41,17 +42,17 @@ x-notes: {owner: shop team}    # keys that start with x- are not read
 ## Units
 
 - **Durations**: `500ms`, `10s`, `1m30s`, `2h`, `1d`, or a plain number of seconds.
-- **Sizes**: `64k`, `128MiB`, `1.5G`, or a plain number of bytes. As in Docker `k`, `M` and `G`, with or without `B` or `iB`,
-  are powers of 1024.
+- **Sizes**: `64k`, `128MiB`, `1.5G`, or a plain number of bytes. As in Docker `k`, `M` and `G`, with or without `B` or
+  `iB`, are powers of 1024.
 - **Permission bits** are octal: `0755`, `755` and `0o755` are the same.
 - **Signals**: `TERM`, `SIGTERM` or `15`; `RTMIN+3`.
 
 ## What a change does
 
-A definition is compared by its meaning: order of keys, comments, units and spelled-out defaults make no difference, and an
-unchanged definition never restarts a container. Changes of `restart`, `success_exit_codes`, `stop_signal`,
-`stop_grace_period`, `autostart`, `start_timeout`, `healthy_after`, `resources`, `oom`, `healthcheck`, `depends_on`, `logging`
-and `labels` apply to the running container. All others restart it.
+A definition is compared by its meaning: order of keys, comments, units and spelled-out defaults make no difference, and
+an unchanged definition never restarts a container. Changes of `restart`, `success_exit_codes`, `stop_signal`,
+`stop_grace_period`, `autostart`, `start_timeout`, `healthy_after`, `resources`, `oom`, `healthcheck`, `depends_on`,
+`logging` and `labels` apply to the running container. All others restart it.
 
 ## Fields of a container
 
@@ -104,8 +105,8 @@ Fields have the Compose specification's names where it has one. Also accepted: `
 SETTINGS = """# Settings
 
 The daemon reads its settings from a TOML file (`/etc/wharfinger/config.toml`), then from variables `WHARFINGER_KEY`
-(upper case), then from flags `--set key=value`; the later one wins, a value at a time. `wharfctl config` shows each value
-and its source. A file that does not exist is no error, unless a flag names it. Unknown keys and bad values are refused
+(upper case), then from flags `--set key=value`; the later one wins, a value at a time. `wharfctl config` shows each
+value and its source. A file that does not exist is no error, unless a flag names it. Unknown keys and bad values are refused
 with one line that says where.
 The variable `WHARFINGER_SOCKET` is for `wharfctl` alone.
 

@@ -63,6 +63,10 @@ def _run_dir(value: object) -> Path:
     return path
 
 
+def _group(value: object) -> str:
+    return "" if value == "" else words.group(value)
+
+
 def _host_id(value: object) -> str | None:
     return None if value in (None, "") else fields.line(value)
 
@@ -94,11 +98,11 @@ class Settings(BaseSettings):
     metrics_listen: Annotated[str, BeforeValidator(_listen)] = Field(
         "127.0.0.1:9627", description="Where `/metrics`, `/healthz` and `/readyz` are served: `HOST:PORT`, or `off`."
     )
-    socket_group: Annotated[str, BeforeValidator(words.group)] = Field(
-        "wharfinger", description="Group that may act through the control socket."
+    socket_group: Annotated[str, BeforeValidator(_group)] = Field(
+        "wharfinger", description="Group that may act through the control socket; empty: root alone."
     )
-    view_group: Annotated[str, BeforeValidator(words.group)] = Field(
-        "wharfinger-view", description="Group that may look through the control socket."
+    view_group: Annotated[str, BeforeValidator(_group)] = Field(
+        "wharfinger-view", description="Group that may look through the control socket; empty: none."
     )
     parallel_starts: Annotated[int, fields.whole(1, 64)] = Field(4, description="Starts at once, at most.")
     start_timeout: Annotated[float, fields.duration(0.1)] = Field(

@@ -142,7 +142,8 @@ def test_addresses(listen: str) -> None:
 
 
 def test_auto_and_empty_are_none() -> None:
-    settings = Settings(cgroup_root="auto", shim_path="", host_id="")
+    settings = Settings(cgroup_root="auto", shim_path="", host_id="", socket_group="")
+    assert settings.socket_group == ""
     assert (settings.cgroup_root, settings.shim_path, settings.host_id) == (None, None, None)
 
 
