@@ -1,8 +1,8 @@
 """Flight recorder: the last minutes of one container's numbers, in a ring of fixed size (pure).
 
-Cost: 300 rows of 12 columns of 8 bytes are 28.8 kB a container, taken once, never grown; reading a row's files, making it
-and adding it take 40, 40 and 4 us of CPU time (measured on a busy box). A value that is unknown is unknown in the ring, too: never 0, never the
-value before it.
+Cost: 300 rows of 12 columns of 8 bytes are 28.8 kB a container, taken once, never grown. Reading a row's files, making
+the row and adding it take 40, 40 and 4 us of CPU time (measured on a busy box). A value that is unknown is unknown in
+the ring, too: never 0, never the value before it.
 """
 
 from __future__ import annotations
