@@ -6,9 +6,10 @@ alone; a file that cannot be read as a whole leaves the other files alone.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -39,6 +40,7 @@ class LoadedFile:
     declared: Mapping[str, Spot] = field(default_factory=dict)
     whole: bool = True
     dependency_spots: Mapping[tuple[str, str], Spot] = field(default_factory=dict, repr=False)
+    text: bytes = b""  # hash of what was read; empty: read it again
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +51,14 @@ class Definitions:
     errors: tuple[DefinitionError, ...] = ()  # by file and place; each says its file
     kept: frozenset[str] = frozenset()
     files: Mapping[str, str] = field(default_factory=dict)  # of each container
+    parsed: Mapping[str, LoadedFile] = field(default_factory=dict, compare=False, repr=False)
 
 
-def load_file(path: str | os.PathLike[str]) -> LoadedFile:
-    """The containers of one file, and its faults. Names that it depends on are not looked up."""
+def load_file(path: str | os.PathLike[str], known: LoadedFile | None = None) -> LoadedFile:
+    """The containers of one file, and its faults. Names that it depends on are not looked up.
+
+    `known` is what the same path gave before: the answer when the text is the same, for to parse costs milliseconds.
+    """
     name = os.fspath(path)
     try:
         data = regular_file(name, MAX_BYTES)
@@ -61,7 +67,10 @@ def load_file(path: str | os.PathLike[str]) -> LoadedFile:
         return _unreadable(name, what)
     except MemoryError:
         return _unreadable(name, "needs more memory to read than there is")
-    return parse(data, name)
+    digest = hashlib.blake2b(data, digest_size=16).digest()
+    if known is not None and known.text == digest and known.path == name:
+        return known
+    return replace(parse(data, name), text=digest)
 
 
 def _unreadable(path: str, what: str, line: int = 0, column: int = 0) -> LoadedFile:
@@ -213,8 +222,9 @@ def load_dir(path: str | os.PathLike[str], previous: Definitions | None = None) 
     except (OSError, ValueError) as e:
         what = f"cannot be read: {e.strerror}" if isinstance(e, OSError) else str(e)
         error = DefinitionError(what, file=root)
-        return Definitions(before.containers, (error,), frozenset(before.containers), before.files)
-    loaded = [load_file(full) for name in names if os.path.lexists(full := os.path.join(root, name))]
+        return Definitions(before.containers, (error,), frozenset(before.containers), before.files, before.parsed)
+    paths = [full for name in names if os.path.lexists(full := os.path.join(root, name))]
+    loaded = [load_file(full, before.parsed.get(full)) for full in paths]
     return merge(loaded, before)
 
 
@@ -252,6 +262,7 @@ def merge(loaded: list[LoadedFile], before: Definitions) -> Definitions:
         tuple(sorted(errors, key=lambda e: (e.file, e.line, e.column))),
         frozenset(name for name in settled if fresh.get(name) is not settled[name]),
         {name: owner.get(name) or before.files[name] for name in settled},
+        by_path,
     )
 
 
@@ -265,4 +276,5 @@ def with_kept(definitions: Definitions, container: Container, file: str) -> Defi
         definitions.errors,
         definitions.kept | {name},
         {**definitions.files, name: file},
+        definitions.parsed,
     )

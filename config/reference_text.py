@@ -106,8 +106,8 @@ SETTINGS = """# Settings
 
 The daemon reads its settings from a TOML file (`/etc/wharfinger/config.toml`), then from variables `WHARFINGER_KEY`
 (upper case), then from flags `--set key=value`; the later one wins, a value at a time. `wharfctl config` shows each
-value and its source. A file that does not exist is no error, unless a flag names it. Unknown keys and bad values are refused
-with one line that says where.
+value and its source. A file that does not exist is no error, unless a flag names it. Unknown keys and bad values are
+refused with one line that says where.
 The variable `WHARFINGER_SOCKET` is for `wharfctl` alone.
 
 ```toml

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from config import loader
 from config.loader import Definitions, load_dir, load_file, with_kept
 
 
@@ -311,6 +312,24 @@ def test_the_same_files_give_the_same_definitions(tmp_path: Path) -> None:
         assert again == loaded
         assert again.containers["web"].digest == loaded.containers["web"].digest
         loaded = again
+
+
+def test_an_unchanged_file_is_not_parsed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, a=web(), b=web(more=", x: 1").replace("web", "other"))
+    before = load_dir(tmp_path)
+    read: list[str] = []
+    parse = loader.parse
+
+    def watched(data: bytes, path: str) -> loader.LoadedFile:
+        read.append(path)
+        return parse(data, path)
+
+    monkeypatch.setattr(loader, "parse", watched)
+    assert load_dir(tmp_path, before) == before
+    assert read == []
+    put(tmp_path, a=web("two"))
+    assert load_dir(tmp_path, before).containers["web"].command == ("two",)
+    assert read == [f"{tmp_path}/a.yaml"]
 
 
 def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
