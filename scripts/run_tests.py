@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -101,6 +102,7 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"no such suite here: {', '.join(sorted(unknown))}")
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # subprocess.run then kills the suite that runs
     REPORTS.mkdir(parents=True, exist_ok=True)
     total: Counter[str] = Counter()
     failed: list[str] = []
