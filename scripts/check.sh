@@ -34,7 +34,7 @@ step 'ruff' ruff check --no-fix .
 step 'ruff format' ruff format --check --diff .
 # shellcheck disable=SC2046
 step 'mypy' mypy $(present supervisor runtime monitor config scripts tests grafana examples)
-step 'import rules' lint-imports --no-cache
+step 'import rules' lint-imports --no-cache --no-logo
 step 'repository' python -m scripts.check_repo
 if [ -n "$(c_files)" ]; then
 	step 'clang-format' c_format
