@@ -95,8 +95,8 @@ class Exposition:
         for header, column in zip(_HEADERS, zip(*rows, strict=True), strict=True) if rows else ():
             lines = [cell for cell in column if cell is not None]
             if lines:
-                parts.append(header)
-                parts += lines
+                # Joined one by one: a join of everything would keep the event loop from the interpreter for too long.
+                parts.append(header + b"\n" + b"\n".join(lines))
         self._report_errors()
         self.own.describe(daemon, containers=len(rows), failed=bool(self._failed))
         end = time.perf_counter()
