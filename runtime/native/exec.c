@@ -263,6 +263,8 @@ static bool hear_one(struct shim *s, struct exec *e)
 	ssize_t n = recvmsg(e->sync, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return false;
+	if (n < 0 && errno == ECONNRESET) /* it ended without reading go; what it said stands */
+		return true;
 	if (n == 1) {
 		e->pid = sender(&msg);
 		e->pidfd = sys_pidfd_open(e->pid);

@@ -170,6 +170,11 @@ static int op_bind(struct child *c, const struct op *op, struct fault *f)
 	AUTOFD target = make_in_root(c->root, path, op->a[5].u & BIND_FILE);
 	if (target < 0)
 		return fail(f, op, "openat2", path);
+	struct stat from, to;
+	if (fstat(tree, &from) < 0 || fstat(target, &to) < 0)
+		return fail(f, op, "fstat", path);
+	if (S_ISDIR(from.st_mode) != S_ISDIR(to.st_mode))
+		return fail_as(f, op, S_ISDIR(to.st_mode) ? EISDIR : ENOTDIR, "move_mount", path);
 	if (move_onto(tree, target) < 0)
 		return fail(f, op, "move_mount", path);
 	return 0;
