@@ -87,7 +87,7 @@ def test_any_text(text: str) -> None:
 
 
 @given(st.lists(st.sampled_from(TOKENS), max_size=60))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_any_words_of_yaml(tokens: list[bytes]) -> None:
     check(b"".join(tokens))
 
@@ -99,7 +99,7 @@ def test_any_words_of_yaml(tokens: list[bytes]) -> None:
         max_size=4,
     )
 )
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_mutations_of_a_good_file(cuts: list[tuple[int, int, bytes]]) -> None:
     data = GOOD
     for at, length, token in cuts:
@@ -121,6 +121,6 @@ KEYS = sorted(word.split(b":")[0].strip(b" -{").decode() for word in GOOD.split(
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=6))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_any_value_in_any_field(body: dict[str, object]) -> None:
     check(json.dumps({"containers": {"web": {"rootfs": "/a", "command": ["x"], **body}}}).encode())

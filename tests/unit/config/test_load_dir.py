@@ -227,14 +227,14 @@ def test_a_change_that_closes_a_circle_keeps_the_last_good_ones(tmp_path: Path) 
 
 
 def test_a_long_chain_is_no_circle_and_no_recursion(tmp_path: Path) -> None:
-    for part in range(4):
+    for part in range(2):
         body = "".join(
             f"  c{i}: {{rootfs: /srv, command: x, depends_on: [c{i + 1}]}}\n"
             for i in range(part * 500, part * 500 + 500)
         )
         put(tmp_path, **{f"p{part}": "containers:\n" + body})
-    put(tmp_path, z="containers: {c2000: {rootfs: /srv, command: x}}\n")
-    assert len(load_dir(tmp_path).containers) == 2001
+    put(tmp_path, z="containers: {c1000: {rootfs: /srv, command: x}}\n")
+    assert len(load_dir(tmp_path).containers) == 1001
 
 
 @pytest.mark.parametrize("kind", ["directory", "fifo", "socket", "dangling", "loop"])

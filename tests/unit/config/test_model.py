@@ -66,6 +66,13 @@ def test_restart_no_is_the_policy_no(word: str) -> None:
     assert one(f"restart: {{policy: {word}}}").restart.policy == "no"
 
 
+@pytest.mark.parametrize("word", ["No", "NO", "off", "false", "n", "never", "yes", "on", "true", "~"])
+def test_restart_takes_no_other_spelling_of_no_and_never_guesses(word: str) -> None:
+    (error,) = parse(f"containers: {{w: {{rootfs: /a, command: x, restart: {word}}}}}".encode(), "/t.yaml").errors
+    assert "w.restart" in str(error)
+    assert ('did you mean "no"?' in str(error)) == (word in ("No", "NO", "n"))
+
+
 @pytest.mark.parametrize(
     "word", ["no", "No", "NO", "yes", "Yes", "YES", "on", "On", "ON", "off", "Off", "OFF", "y", "n"]
 )
