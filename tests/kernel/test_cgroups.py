@@ -170,6 +170,37 @@ def test_fds_work_for_a_clone_into_the_cgroup(tree: Tree, web: Container) -> Non
         os.close(fd)
 
 
+def opened(leaf: Path, *paths: str) -> list[str]:
+    code = (
+        "import sys; open(sys.argv[1] + '/cgroup.procs', 'w').write('0')\n"
+        "for path in sys.argv[2:]:\n"
+        "    try: open(path, 'rb', buffering=0).close(); print('yes')\n"
+        "    except OSError as e: print(e.strerror)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code, str(leaf), *paths], capture_output=True, text=True, check=True
+    )
+    return done.stdout.splitlines()
+
+
+def test_only_the_usual_devices_can_be_used(tree: Tree, web: Container, tmp_path: Path) -> None:
+    os.mknod(tmp_path / "kmsg", 0o020666, os.makedev(1, 11))
+    os.mknod(tmp_path / "null", 0o020666, os.makedev(1, 3))
+    paths = (str(tmp_path / "kmsg"), str(tmp_path / "null"))
+    probe_open = subprocess.run(["head", "-c0", paths[1]], check=False, capture_output=True).returncode
+    if probe_open:
+        pytest.skip("the temporary directory is mounted nodev")
+    assert tree.prepare(web) == ()
+    leaf = tree.open_leaf("web", 1)
+    assert opened(leaf, *paths) == ["Operation not permitted", "yes"]
+    tree.update(web, {"devices": [{"allow": True, "type": "c", "major": 1, "minor": 11, "access": "r"}]})
+    assert opened(leaf, *paths) == ["yes", "yes"]
+    for _ in range(70):  # rules are replaced, not piled up: 64 programs are the kernel's limit
+        tree.update(web, {"devices": [{"allow": True, "type": "c", "major": 1, "minor": 11, "access": "r"}]})
+        tree.update(web)
+    assert opened(leaf, *paths) == ["Operation not permitted", "yes"]
+
+
 def test_nothing_outside_of_the_tree_changes(tree: Tree, web: Container, cgroup2: Path) -> None:
     def others() -> list[str]:
         return sorted(p.name for p in cgroup2.iterdir() if p.is_dir() and not p.name.startswith("wharf"))

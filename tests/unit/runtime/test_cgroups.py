@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from config.errors import DefinitionError, GoneError, HostError, RefusedError
 from config.model import Container
 from runtime.cgroupfs import CgroupFs
 from runtime.cgroups import Tree, device_number
+from runtime.devices import DEFAULTS, Rule
 
 MOUNT = Path("/cg")
 ROOT = MOUNT / "wharfinger"
@@ -142,9 +144,27 @@ def slept() -> list[float]:
     return []
 
 
+class Filters:
+    """Takes device rules in the place of the kernel's BPF."""
+
+    def __init__(self) -> None:
+        self.rules: list[Sequence[Rule]] = []
+        self.error = 0
+
+    def __call__(self, fd: int, rules: Sequence[Rule]) -> None:
+        if self.error:
+            raise OSError(self.error, os.strerror(self.error))
+        self.rules.append(rules)
+
+
 @pytest.fixture
-def tree(fs: FakeFs, slept: list[float]) -> Tree:
-    tree = Tree(ROOT, frozenset(ALL), fs=fs, sleep=slept.append, device=lambda path: path.removeprefix("/dev/sd:"))
+def filters() -> Filters:
+    return Filters()
+
+
+@pytest.fixture
+def tree(fs: FakeFs, slept: list[float], filters: Filters) -> Tree:
+    tree = Tree(ROOT, frozenset(ALL), fs=fs, sleep=slept.append, device=str, filter_devices=filters)
     assert tree.setup() == ()
     return tree
 
@@ -206,9 +226,9 @@ def test_a_foreign_process_in_our_unit_costs_controllers_and_is_told(fs: FakeFs)
     assert fs.dirs[unit]["cgroup.procs"] == "77"
 
 
-def test_a_host_without_controllers_has_a_tree_all_the_same() -> None:
+def test_a_host_without_controllers_has_a_tree_all_the_same(filters: Filters) -> None:
     fs = FakeFs(("hugetlb",))
-    tree = Tree(ROOT, frozenset(), fs=fs)
+    tree = Tree(ROOT, frozenset(), fs=fs, filter_devices=filters)
     assert tree.setup() == ()
     assert tree.controllers == frozenset()
     assert tree.prepare(web()) == ()
@@ -358,6 +378,26 @@ def test_a_bundles_limits_hold_and_the_definition_overrides(tree: Tree, fs: Fake
     assert (found["memory.max"], found["pids.max"], found["cpu.weight"], found["memory.high"]) == (
         str(100 << 20), "10", "7", "5",
     )  # fmt: skip
+
+
+def test_devices_are_filtered_by_the_bundles_rules_and_ours(tree: Tree, filters: Filters) -> None:
+    tree.prepare(web())
+    tree.update(web(), {"devices": [{"allow": False, "access": "rwm"}, {"allow": True, "type": "c", "major": 188}]})
+    assert filters.rules == [DEFAULTS, (Rule(False), Rule(True, "c", 188), *DEFAULTS)]
+
+
+def test_a_kernel_that_cannot_filter_devices_is_told_of(tree: Tree, fs: FakeFs, filters: Filters) -> None:
+    filters.error = errno.ENOSYS
+    assert tree.prepare(web()) == ("devices",)
+    assert tree.remove("web")
+    fields = {"name": "web", "rootfs": "/r", "command": ["x"], "cap_add": ["MKNOD"]}
+    with pytest.raises(RefusedError, match="cannot filter devices"):
+        tree.prepare(Container.model_validate(fields))
+    with pytest.raises(RefusedError, match="cannot filter devices"):
+        tree.prepare(Container.model_validate({"name": "web", "bundle": "/b"}), {})
+    assert not fs.exists(tree.path("web"))
+    lenient = Container.model_validate({**fields, "resources": {"on_missing": "warn"}})
+    assert tree.prepare(lenient) == ("devices",)
 
 
 def test_updating_what_is_gone_says_so(tree: Tree) -> None:

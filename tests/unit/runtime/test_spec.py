@@ -159,11 +159,24 @@ def test_mounts_of_a_definition_stand_after_ours_or_in_their_place(root: Path, h
         tmpfs=["/run:size=16M,mode=755"],
     )
     found = mounts(spec)
-    assert found["/data"] == ["rbind", "rprivate", "rro"]
-    assert found["/rw"] == ["rbind", "rslave", "noexec", "rw"]
+    assert found["/data"] == ["rbind", "rprivate", "rnodev", "rro"]
+    assert found["/rw"] == ["rbind", "rslave", "rnodev", "rnoexec"]
     assert found["/dev/shm"] == ["nosuid", "nodev", "size=1048576", "mode=700"]
     assert found["/run"] == ["nosuid", "nodev", "size=16777216", "mode=755"]
     assert [m["destination"] for m in spec["mounts"]].count("/dev/shm") == 1
+
+
+def test_a_device_is_bound_only_when_the_definition_says_so(root: Path, host: HostFacts) -> None:
+    def rules(*options: str, source: str = "/dev/null") -> tuple[list[str], list[dict[str, Any]]]:
+        spec = build(root, host, mounts=[{"source": source, "target": "/x", "options": list(options)}])
+        return mounts(spec)["/x"], spec["linux"]["resources"]["devices"]
+
+    denied = {"allow": False, "access": "rwm"}
+    assert rules() == (["rbind", "rprivate", "rnodev"], [denied])
+    allowed = {"allow": True, "type": "c", "major": 1, "minor": 3, "access": "rw"}
+    assert rules("dev") == (["rbind", "rprivate", "rdev"], [denied, allowed])
+    assert allowed in rules("dev", source="/dev")[1]
+    assert rules("dev", source="/etc") == (["rbind", "rprivate", "rdev"], [denied])
 
 
 def test_lesser_fields_reach_the_spec(root: Path, host: HostFacts) -> None:
