@@ -183,13 +183,10 @@ def opened(leaf: Path, *paths: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_only_the_usual_devices_can_be_used(tree: Tree, web: Container, tmp_path: Path) -> None:
-    os.mknod(tmp_path / "kmsg", 0o020666, os.makedev(1, 11))
-    os.mknod(tmp_path / "null", 0o020666, os.makedev(1, 3))
-    paths = (str(tmp_path / "kmsg"), str(tmp_path / "null"))
-    probe_open = subprocess.run(["head", "-c0", paths[1]], check=False, capture_output=True).returncode
-    if probe_open:
-        pytest.skip("the temporary directory is mounted nodev")
+def test_only_the_usual_devices_can_be_used(tree: Tree, web: Container) -> None:
+    paths = ("/dev/kmsg", "/dev/null")
+    if not Path(paths[0]).is_char_device():
+        pytest.skip("no /dev/kmsg here")
     assert tree.prepare(web) == ()
     leaf = tree.open_leaf("web", 1)
     assert opened(leaf, *paths) == ["Operation not permitted", "yes"]
