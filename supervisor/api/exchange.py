@@ -116,11 +116,15 @@ class Exchange:
         return None
 
     def _check_framing(self, head: h11.Request) -> None:
+        if head.http_version not in (b"1.0", b"1.1"):
+            raise HttpError(505, "bad request", "HTTP/1.0 or HTTP/1.1")
+        # h11 takes any size that comes in one piece
+        size = len(head.target) + sum(len(name) + len(value) + 4 for name, value in head.headers)
+        if size > self._limits.header_size:
+            raise HttpError(431, "bad request", "header too large")
         names = [name for name, _ in head.headers]
         if b"transfer-encoding" in names and b"content-length" in names:
             raise HttpError(400, "bad request", "both content-length and transfer-encoding")
-        if names.count(b"content-length") > 1:
-            raise HttpError(400, "bad request", "more than one content-length")
         for name, value in head.headers:
             if name == b"content-length" and int(value[:19]) > self._limits.body_size:
                 raise HttpError(413, "too large", "the body is too large")

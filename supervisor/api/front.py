@@ -67,17 +67,18 @@ class Acceptor:
         return not self._spare.ready
 
     async def accept(self) -> socket.socket:
+        self._spare.refill()
         while True:
-            self._spare.refill()
             try:
                 sock, _ = self._listener.accept()
             except OSError as error:
                 if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
+                    self._spare.refill()
                     await anyio.wait_readable(self._listener)
                 elif error.errno in SHORT_OF:
                     self._say(error)
                     if self._spare.ready:
-                        self._spare.spend()  # serves the next peer with it
+                        self._spare.spend()  # the next peer is served with it
                     else:
                         await anyio.sleep(PAUSE)
                 else:
@@ -85,6 +86,7 @@ class Acceptor:
                         log.warning('accept error="%s"', error.strerror)
                     await anyio.sleep(PAUSE)
             else:
+                self._spare.refill()
                 if self._spare.ready:
                     self._short = False
                 return sock

@@ -27,7 +27,8 @@ from supervisor.api.message import json_line
 BLOCK = 65536
 LONGEST_RAW = 1 << 20  # no line of the shim is longer than 17 KiB: more is garbage, and no reason to hold it
 MOST_FILES = 100
-FIRST_NAP, LONGEST_NAP = 0.05, 0.5
+# Between looks. Who is slower than the rotation of all files misses what was removed: hence no long naps.
+FIRST_NAP, LONGEST_NAP = 0.02, 0.2
 NAME = re.compile(r"current\.log(?:\.([1-9]\d{0,5}))?")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from config.errors import HostError
 
-BACKLOG = 128
+BACKLOG = 1024  # a client of a full one gets EAGAIN at once (unix(7)); the kernel cuts it to somaxconn
 MODE = 0o660
 # linux/posix_acl_xattr.h: version 2, then entries of tag, permissions, id
 _ACL_VERSION = struct.pack("<I", 2)

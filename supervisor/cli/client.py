@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -58,18 +59,29 @@ class Client:
         sock = socket.socket(socket.AF_UNIX, kind)
         sock.settimeout(timeout)
         try:
-            if len(os.fsencode(path)) < 107:
-                sock.connect(path)
-            else:
-                folder = os.open(os.path.dirname(path), os.O_PATH)
+            for _ in range(40):
                 try:
-                    sock.connect(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
-                finally:
-                    os.close(folder)
+                    _connect(sock, path)
+                    break
+                except BlockingIOError:  # its queue of new peers is full
+                    time.sleep(0.05)
+            else:
+                raise TimeoutError
         except OSError as error:
             sock.close()
             raise NoDaemonError(f"unix://{path} {_words(error)}") from None
         return sock
+
+
+def _connect(sock: socket.socket, path: str) -> None:
+    if len(os.fsencode(path)) < 107:
+        sock.connect(path)
+        return
+    folder = os.open(os.path.dirname(path), os.O_PATH)
+    try:
+        sock.connect(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
+    finally:
+        os.close(folder)
 
 
 def quoted(text: str) -> str:
@@ -93,7 +105,7 @@ def _words(error: OSError) -> str:
         return "refused connection (is wharfingerd running?)"
     if isinstance(error, PermissionError):
         return "permission denied (only root and members of the socket's group may connect)"
-    if isinstance(error, TimeoutError | BlockingIOError):
+    if isinstance(error, TimeoutError):
         return "does not answer"
     return (error.strerror or str(error)).lower()
 
