@@ -566,7 +566,4 @@ class Shim:
     def _lose(self, error: WharfError) -> None:
         if self._gone is None:
             self._gone = error
-        for _, fds in self._replies.values():
-            _close_all(fds)
-        self._replies.clear()
-        self._tell()
+        self._tell()  # what was received before stays for those who wait for it

@@ -58,7 +58,11 @@ async def test_a_missing_program(lab: Lab) -> None:
         (shimkit.bind("/no/such/source", "/mnt"), "/no/such/source", errno.ENOENT),
         (shimkit.bind("/etc/passwd", "/tmp", flags=wire.BIND_FILE), "/tmp", errno.EISDIR),
         (shimkit.bind("/etc", "/etc/passwd"), "/etc/passwd", errno.ENOTDIR),
-        (op("DEVNODE", path="/etc/passwd", mode=linux.S_IFCHR | 0o666, major=1, minor=3, uid=0, gid=0), "/etc/passwd", errno.EEXIST),
+        (
+            op("DEVNODE", path="/etc/passwd", mode=linux.S_IFCHR | 0o666, major=1, minor=3, uid=0, gid=0),
+            "/etc/passwd",
+            errno.EEXIST,
+        ),
         (op("SYMLINK", target="x", path="/etc/passwd"), "/etc/passwd", errno.EEXIST),
         (op("SYSCTL", key="kernel.nothing", value="1"), "kernel.nothing", errno.ENOENT),
         (op("SYSCTL", key="../../etc/passwd", value="1"), "../../etc/passwd", errno.ENOENT),
@@ -83,7 +87,12 @@ async def test_a_missing_root(lab: Lab) -> None:
 
 async def test_a_limit_over_the_hard_one_is_a_clear_fault(lab: Lab) -> None:
     hard = 1 << 40
-    ops = [*root_ops(lab.root), op("RLIMIT", resource=linux.RLIMITS["nofile"], soft=hard, hard=hard), *self_ops(), *exec_ops("true")]
+    ops = [
+        *root_ops(lab.root),
+        op("RLIMIT", resource=linux.RLIMITS["nofile"], soft=hard, hard=hard),
+        *self_ops(),
+        *exec_ops("true"),
+    ]
     await assert_refused(lab, ops, "RLIMIT", "resource 7", errno.EPERM)
 
 
@@ -97,7 +106,9 @@ async def test_an_incomplete_plan_is_refused(lab: Lab, missing: str) -> None:
 
 
 async def test_a_plan_cut_at_any_byte_is_refused(lab: Lab) -> None:
-    whole = wire.encode([op("NAMESPACES", flags=linux.CLONE_NEWNS), op("ROOT", path="/", propagation=0), *exec_ops("true")])
+    whole = wire.encode(
+        [op("NAMESPACES", flags=linux.CLONE_NEWNS), op("ROOT", path="/", propagation=0), *exec_ops("true")]
+    )
     for size in range(len(whole)):
         with pytest.raises(LaunchError) as caught:
             await lab.start(whole[:size])
@@ -232,7 +243,15 @@ async def test_every_signal_but_kill_leaves_the_shim_alone(lab: Lab) -> None:
     running = await lab.start(sh(lab.root, "sleep 1000"))
     await running.hello()
     assert running.shim_pid is not None
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGUSR1, signal.SIGXFSZ, signal.SIGRTMIN):
+    for number in (
+        signal.SIGTERM,
+        signal.SIGINT,
+        signal.SIGHUP,
+        signal.SIGPIPE,
+        signal.SIGUSR1,
+        signal.SIGXFSZ,
+        signal.SIGRTMIN,
+    ):
         os.kill(running.shim_pid, number)
     await running.hello()
     await running.signal(signal.SIGKILL)

@@ -180,8 +180,10 @@ async def test_mounts_have_their_attributes(lab: Lab, tmp_path: Path) -> None:
         shimkit.bind(shared / "file", "/etc/deep/file", flags=wire.BIND_FILE),
     ]
     late = [op("ROOTATTR", attr_set=linux.MOUNT_ATTR_RDONLY, propagation=0)]
-    script = "cat /proc/mounts; cat /etc/deep/file; echo more >> /etc/deep/file; touch /data/x || echo data-ro; touch /x || echo ro; \
+    script = (
+        "cat /proc/mounts; cat /etc/deep/file; echo more >> /etc/deep/file; touch /data/x || echo data-ro; touch /x || echo ro; \
 stat -c '%a %u' /run"
+    )
     _, text = await lab.run([*root_ops(lab.root, extra=extra, late=late), *self_ops(), *exec_ops("sh", "-c", script)])
     lines = text.splitlines()
     mounts = {line.split()[1]: line.split() for line in lines if line.count(" ") == 5}
@@ -190,7 +192,12 @@ stat -c '%a %u' /run"
     assert "noatime" in mounts["/run"][3].split(",")
     assert mounts["/sys/fs/cgroup"][2] == "cgroup2"
     assert mounts["/dev/mqueue"][2] == "mqueue"
-    assert [line for line in lines if line in ("text", "data-ro", "ro", "1770 5")] == ["text", "data-ro", "ro", "1770 5"]
+    assert [line for line in lines if line in ("text", "data-ro", "ro", "1770 5")] == [
+        "text",
+        "data-ro",
+        "ro",
+        "1770 5",
+    ]
     assert (shared / "file").read_text() == "text\nmore\n"
     assert not (shared / "x").exists()
 
@@ -200,13 +207,22 @@ async def test_masks_and_read_only_paths(lab: Lab) -> None:
     (lab.root / "etc/secrets/key").write_text("secret\n")
     (lab.root / "etc/key").write_text("secret\n")
     late = [
-        *(op("MASK", path=p) for p in ("/etc/key", "/etc/secrets", "/proc/keys", "/proc/acpi", "/sys/firmware", "/no/such")),
+        *(
+            op("MASK", path=p)
+            for p in ("/etc/key", "/etc/secrets", "/proc/keys", "/proc/acpi", "/sys/firmware", "/no/such")
+        ),
         *(op("READONLY", path=p) for p in ("/proc/sys", "/tmp", "/not/there")),
     ]
     script = "cat /etc/key; ls -A /etc/secrets; cat /proc/keys; touch /tmp/x || echo tmp-ro; touch /etc/secrets/x || echo mask-ro; \
 echo 1 > /proc/sys/kernel/shm_rmid_forced || echo sys-ro; echo lost > /etc/key && stat -c %t:%T /etc/key; grep -c ' /proc/sys ' /proc/mounts"
     _, text = await lab.run([*root_ops(lab.root, late=late), *self_ops(), *exec_ops("sh", "-c", script)])
-    assert [x for x in text.splitlines() if not x.startswith(("sh:", "touch:"))] == ["tmp-ro", "mask-ro", "sys-ro", "1:3", "1"]
+    assert [x for x in text.splitlines() if not x.startswith(("sh:", "touch:"))] == [
+        "tmp-ro",
+        "mask-ro",
+        "sys-ro",
+        "1:3",
+        "1",
+    ]
     assert (lab.root / "etc/key").read_text() == "secret\n"
 
 
@@ -221,7 +237,9 @@ def bpf(*instructions: tuple[int, int, int, int]) -> bytes:
     return b"".join(struct.pack("<HBBI", *one) for one in instructions)
 
 
-KILL_MKDIR = bpf((0x20, 0, 0, 0), (0x15, 0, 1, 83), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000))  # x86_64 mkdir: EPERM
+KILL_MKDIR = bpf(
+    (0x20, 0, 0, 0), (0x15, 0, 1, 83), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)
+)  # x86_64 mkdir: EPERM
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the filter is for x86_64")
@@ -285,7 +303,11 @@ async def test_namespaces_by_path_are_joined(lab: Lab) -> None:
 async def test_processes_that_init_leaves_behind_die_with_it(lab: Lab) -> None:
     spaces = shimkit.NAMESPACES & ~linux.CLONE_NEWPID  # with its own pid namespace the kernel would do it
     ops = [*root_ops(lab.root, namespaces=spaces), *self_ops()]
-    ops += exec_ops("sh", "-c", "setsid sleep 1000 & setsid sh -c 'trap \"\" TERM HUP; while :; do sleep 1; done' & sleep 0.3; exit 5")
+    ops += exec_ops(
+        "sh",
+        "-c",
+        "setsid sleep 1000 & setsid sh -c 'trap \"\" TERM HUP; while :; do sleep 1; done' & sleep 0.3; exit 5",
+    )
     record, _ = await lab.run(ops)
     assert record.status == 5
     assert (lab.leaf / "cgroup.procs").read_text() == ""
