@@ -105,7 +105,8 @@ class End:
 class Cause:
     """Why the present state is as it is: a fixed code, and words for people."""
 
-    code: str  # boot operator policy exit oom health lost dependency launch-error exhausted update removed adopted new
+    # boot operator policy exit oom health lost dependency launch-error exhausted update removed adopted new stuck
+    code: str
     text: str
 
 
@@ -159,9 +160,15 @@ class State:
     next_reason: Reason = Reason.BOOT  # reason of the start that is pending
     cause: Cause = Cause("new", "not looked at yet")
     ended_by: Reason | None = None  # we ended the run ourselves: HEALTH, OOM, UPDATE or MANUAL
-    retry_at: float | None = None  # BACKOFF: time of the next attempt
+    retry_at: float | None = None  # end of BACKOFF, or of a start that is held
     kill_at_once: bool = False  # a kill came while the launch was under way
     restored: Saved | None = None  # what the store said, until it is known what runs
+    health_stop: bool = False  # stopped by on_failure: stop
+    dependencies: tuple[str, ...] = ()  # not met, as last told; `unmet` is set only while a start waits for them
+    slow: bool = False  # attempts are used up: one each slow_interval, until a run lasts
+    kills: int = 0  # cgroup.kills of this run
+    held_until: float | None = None  # no launch before: something of the last run may be alive
+    clean_at: float | None = None  # when a Clean that failed is tried again
 
 
 # --- events ------------------------------------------------------------------------------------

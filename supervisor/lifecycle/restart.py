@@ -1,30 +1,35 @@
-"""Whether a run that ended begins again, and when. Pure; the table is docs/lifecycle.md, "Restart"."""
+"""Whether a run that ended begins again, and when (docs/lifecycle.md, "Restart"). Pure; times are CLOCK_BOOTTIME."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from zlib import crc32
 
-from config.model import Container
-from supervisor.lifecycle.facts import Cause, End, Phase, Reason, State
-
-ENDS_KEPT = 1000
+from config.model import Container, Restart
+from supervisor.lifecycle.facts import End, Reason, Source, State
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What follows from an end. `wait` is None when nothing follows; 0 is at once."""
+class Ruling:
+    """What follows from an end by policy. `wait` is None when nothing follows; 0.0 is at once."""
 
-    phase: Phase
-    cause: Cause
     attempt: int
     ends: tuple[float, ...]
     crash_looping: bool = False
+    slow: bool = False
+    exhausted: bool = False
     wait: float | None = None
 
 
 def succeeded(end: End, definition: Container) -> bool:
-    return end.code is not None and end.code in definition.success_exit_codes
+    """Whether the exit code is one of `success_exit_codes`. A run that we stopped is not judged at all."""
+    return end.code is not None and not end.oom.killed and end.code in definition.success_exit_codes
+
+
+def start_failed(end: End) -> bool:
+    """The run never began: nobody lost its code, there was none."""
+    return end.lost and end.source is not Source.LOST
 
 
 def counted_as(end: End, definition: Container) -> str:
@@ -32,87 +37,74 @@ def counted_as(end: End, definition: Container) -> str:
     if end.oom.killed:
         return "oom"
     if end.lost:
-        return "lost" if end.started is not None or "restarted" in end.detail or "lost" in end.detail else "start_failure"
+        return "start_failure" if start_failed(end) else "lost"
     if end.signal is not None:
         return "signal"
     return "success" if succeeded(end, definition) else "error"
 
 
-def reason_of(end: End, definition: Container) -> Reason:
-    """Why a restart after this end happens."""
+def reason_of(end: End, definition: Container, by: Reason | None = None) -> Reason:
+    """Why a restart after this end happens. `by`: we ended the run ourselves."""
+    if by is not None:
+        return by
     kind = counted_as(end, definition)
     return {"success": Reason.EXIT, "start_failure": Reason.ERROR}.get(kind) or Reason(kind)
 
 
 def luck(seed: str, generation: int) -> float:
-    """0 to 1, the same at each replay, other on each host (design, "Delay")."""
+    """0 to 1, exclusive: the same at each replay, another on each host."""
     return crc32(f"{seed}/{generation}".encode()) / 2**32
 
 
-def delay(definition: Container, attempt: int, lucky: float) -> float:
-    """Seconds before attempt k = 1, 2 ...: min(interval * factor^(k-1), max_interval), and the jitter's share on top."""
-    rules = definition.restart
-    top = max(rules.max_interval, rules.interval)
-    wait = rules.interval
-    if wait > 0 and rules.factor > 1:
-        for _ in range(min(attempt - 1, 4096)):
-            wait *= rules.factor
-            if wait >= top:
-                break
-    return min(wait, top) * (1 + rules.jitter * lucky)
+def nominal(rules: Restart, attempt: int) -> float:
+    """Delay before attempt k = 1, 2 ... without jitter: min(interval * factor^(k-1), max_interval)."""
+    top = max(rules.interval, rules.max_interval)
+    if rules.interval <= 0 or rules.factor <= 1:
+        return rules.interval
+    # factor ** k overflows: past the attempt that reaches the cap there is nothing to compute
+    if attempt - 1 >= math.log(top / rules.interval) / math.log(rules.factor):
+        return top
+    return min(rules.interval * rules.factor ** max(0, attempt - 1), top)
 
 
-def lived_long(state: State, end: End) -> bool:
-    """A run that lasted resets the count: `reset_after`, or twice the last delay when that is longer."""
-    if end.started is None:
-        return False
-    return end.ended - end.started >= max(state.definition.restart.reset_after, 2 * (state.backoff or 0.0))
+def delay(rules: Restart, attempt: int, lucky: float) -> float:
+    """`nominal`, and luck's share of the jitter on top."""
+    return nominal(rules, attempt) * (1 + rules.jitter * lucky)
 
 
-def judge(state: State, end: End, now: float) -> Verdict:
-    """By the restart table, for a container that is wanted up. Total."""
-    definition, rules = state.definition, state.definition.restart
-    fresh = lived_long(state, end)
-    attempt = (0 if fresh else state.attempt) + 1
-    times = () if fresh else state.ends
-    times = tuple(t for t in (*times, now) if now - t < rules.window)[-ENDS_KEPT:]
-    told = words(end, definition)
-    good = succeeded(end, definition)
-    if rules.policy == "no" or (rules.policy == "on-failure" and good):
-        phase = Phase.FATAL if counted_as(end, definition) == "start_failure" else Phase.EXITED
-        return Verdict(phase, Cause(cause_code(end), told), attempt, times)
+def longest(rules: Restart) -> float:
+    """No delay is longer: a stored time beyond it is not believed."""
+    return max(rules.interval, rules.max_interval, rules.slow_interval) * (1 + rules.jitter)
+
+
+def lasting(state: State) -> float:
+    """A run this long starts the count of attempts anew: `reset_after`, or twice the last delay when that is longer.
+
+    With less, a container that dies every 11 s would loop for ever on the first delay (moby#7414).
+    """
+    rules = state.definition.restart
+    last = 0.0
+    if state.slow:
+        last = rules.slow_interval
+    elif state.attempt:
+        last = delay(rules, state.attempt, luck(state.seed, state.generation - 1))
+    return max(rules.reset_after, 2 * last)
+
+
+def rule(state: State, end: End, failed: bool, at: float) -> Ruling:
+    """By the restart table, for a container that is wanted up. `at`: when the run ended, at most now."""
+    rules = state.definition.restart
+    lasted = end.started is not None and at - end.started >= lasting(state)
+    attempt = 1 if lasted else state.attempt + 1
+    recent = tuple(t for t in state.ends if at - t < rules.window)
+    if rules.policy == "no" or (rules.policy == "on-failure" and not failed):
+        return Ruling(attempt - 1, recent)
     limit = rules.max_attempts if rules.policy == "on-failure" else None
-    if limit is not None and len(times) > limit:
-        used_up = f"{told}, {limit} restarts used up"
-        if rules.on_exhausted == "fatal":
-            return Verdict(Phase.FATAL, Cause("exhausted", used_up), attempt, times)
-        return Verdict(Phase.BACKOFF, Cause("exhausted", used_up), attempt, times, wait=rules.slow_interval)
-    looping = limit is None and len(times) >= rules.crash_loop_after
-    wait = delay(definition, attempt, luck(state.seed, end.generation))
-    return Verdict(Phase.BACKOFF, Cause(cause_code(end), told), attempt, times, looping, wait)
-
-
-def cause_code(end: End) -> str:
-    if end.oom.killed:
-        return "oom"
-    return "lost" if end.lost else "exit"
-
-
-def words(end: End, definition: Container) -> str:
-    """How a run ended, in a status line's words."""
-    if end.oom.killed:
-        limit = definition.resources.memory
-        own = end.oom.scope == "container" and limit is not None
-        return f"oom-killed (limit {size(limit or 0)})" if own else f"oom-killed ({end.oom.scope or 'scope unknown'})"
-    if end.lost:
-        return end.detail or "end unknown"
-    if end.signal is not None:
-        return f"signal {end.signal}"
-    return f"exit {end.code}"
-
-
-def size(count: int) -> str:
-    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-        if count and count % unit == 0:
-            return f"{count // unit}{name}"
-    return f"{count} bytes"
+    exhausted = limit is not None and (len(recent) >= limit or (state.slow and not lasted))
+    if exhausted and rules.on_exhausted == "fatal":
+        return Ruling(attempt - 1, recent, exhausted=True)
+    ends = (*recent, at)[-max(rules.crash_loop_after, limit or 0) :]
+    looping = len(ends) >= rules.crash_loop_after
+    if exhausted:
+        return Ruling(attempt, ends, looping, slow=True, exhausted=True, wait=rules.slow_interval)
+    return Ruling(attempt, ends, looping, wait=delay(rules, attempt, luck(state.seed, end.generation)))
