@@ -79,9 +79,12 @@ async def find(launcher: Launcher, name: str, leaves: Iterable[int], boot_id: st
                 continue
             if found.silent:
                 return found
+            begun = (run / "exit").exists() or (run / "sock").exists()
             if not (run / "exit").exists():
                 await _end_leftover(launcher, name, generation)
-            found.end = _record_end(run, generation, found, now, "daemon and shim were both gone")
+            if begun:
+                found.end = _record_end(run, generation, found, now, "daemon and shim were both gone")
+            # else its shim never got to launch: the core knows that a generation was given and nothing came of it
         found.stale.append(generation)
     return found
 

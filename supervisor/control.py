@@ -56,7 +56,12 @@ class Daemon:
     def snapshot(self, name: str) -> Snapshot:
         member = self._member(name)
         hands, shared = member.hands, member.hands.shared
-        problems = (hands.problem, self._definitions.problem_of(hands.file), member.keeper.unwritten, member.keeper.fault)
+        problems = (
+            hands.problem,
+            self._definitions.problem_of(hands.file),
+            member.keeper.unwritten,
+            member.keeper.fault,
+        )
         return Snapshot(
             state=member.state,
             boot=shared.clock.boot(),
@@ -102,9 +107,7 @@ class Daemon:
         answer = await self._ask(member, facts.RestartAsked(next(self._requests), by))
         return answer if not answer.ok or wait is None else await self._see_running(member, before, wait)
 
-    async def _ask(
-        self, member: Member, event: facts.StartAsked | facts.StopAsked | facts.RestartAsked
-    ) -> Outcome:
+    async def _ask(self, member: Member, event: facts.StartAsked | facts.StopAsked | facts.RestartAsked) -> Outcome:
         try:
             with anyio.fail_after(ANSWER_LIMIT):
                 answered = await member.keeper.ask(event.request, event)
@@ -212,5 +215,3 @@ def signal_number(text: str) -> int | None:
         return int(text) if 1 <= int(text) <= 64 else None
     name = text if text.startswith("SIG") else f"SIG{text}"
     return int(signals.Signals[name]) if name in signals.Signals.__members__ else None
-
-

@@ -243,7 +243,9 @@ def shim_path(settings: Settings) -> Path:
     """`wharf-shim` beside our own scripts, unless a setting says otherwise. Raises HostError when it is missing."""
     if settings.shim_path:
         return Path(settings.shim_path)
-    found = shutil.which("wharf-shim", path=os.pathsep.join([sysconfig.get_path("scripts"), os.path.dirname(sys.executable)]))
+    found = shutil.which(
+        "wharf-shim", path=os.pathsep.join([sysconfig.get_path("scripts"), os.path.dirname(sys.executable)])
+    )
     if found is None:
         raise HostError("wharf-shim is not installed beside wharfingerd", hint="set shim_path")
     return Path(found)

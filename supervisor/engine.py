@@ -85,9 +85,7 @@ class Hands:
 
     # -- durable --------------------------------------------------------------------------------
 
-    async def store(
-        self, before: State, after: State, durable: Sequence[Durable], launch: facts.Launch | None
-    ) -> None:
+    async def store(self, before: State, after: State, durable: Sequence[Durable], launch: facts.Launch | None) -> None:
         wall = self.shared.clock.wall()
         boot = self.shared.clock.boot()
         noted: list[Decision] = []
@@ -311,4 +309,3 @@ class Hands:
 
 def _numbered(decision: Decision, seq: int) -> Decision:
     return Decision(seq, *(getattr(decision, f) for f in decision.__slots__[1:]))
-

@@ -33,7 +33,9 @@ log = logging.getLogger("wharfinger.launch")
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 # errno of a launch that will not get better by trying again: the definition or the root must change first
-PERMANENT = frozenset({errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL})
+PERMANENT = frozenset(
+    {errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,9 @@ class Spares:
 class Launcher:
     """Starts runs. One per daemon; `tree`, directories and facts are injected."""
 
-    def __init__(self, tree: Tree, facts: HostFacts, run_dir: Path, log_dir: Path, shim_path: Path, parallel: int) -> None:
+    def __init__(
+        self, tree: Tree, facts: HostFacts, run_dir: Path, log_dir: Path, shim_path: Path, parallel: int
+    ) -> None:
         self.tree = tree
         self.facts = facts
         self.runs_dir = run_dir / "c"
@@ -128,9 +132,7 @@ class Launcher:
                 raise
 
     async def _start(self, container: Container, generation: int, boot_id: str, file: str) -> shim.Shim:
-        compiled = await to_thread.run_sync(
-            self._prepare, container, generation, boot_id, file, limiter=self._threads
-        )
+        compiled = await to_thread.run_sync(self._prepare, container, generation, boot_id, file, limiter=self._threads)
         spare = await self.spares.take()
         try:
             with self._request(container, generation) as request:
@@ -159,7 +161,9 @@ class Launcher:
             meta["definition"] = container.model_dump(mode="json", exclude_unset=True)
             (run / "meta.json").write_text(json.dumps(meta))
         except OSError as error:
-            raise HostError(f"cannot write the run directory: {os.strerror(error.errno or 0)}", where=str(run)) from error
+            raise HostError(
+                f"cannot write the run directory: {os.strerror(error.errno or 0)}", where=str(run)
+            ) from error
         return compiled
 
     def _compile(self, container: Container) -> Compiled:

@@ -143,7 +143,9 @@ class Control(Protocol):
 
     async def signal(self, name: str, signal: str, by: str) -> Outcome: ...
 
-    async def exec(self, name: str, args: Sequence[str], stdio: tuple[int, int, int], options: Mapping[str, Any]) -> int:
+    async def exec(
+        self, name: str, args: Sequence[str], stdio: tuple[int, int, int], options: Mapping[str, Any]
+    ) -> int:
         """Run args inside the container on the caller's own stdio (fds are borrowed). Returns the exit code (128+n)."""
         ...
 

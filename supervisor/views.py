@@ -91,5 +91,3 @@ def code_of(end: End | None) -> int | None:
     if end is None:
         return None
     return end.code if end.signal is None else 128 + end.signal
-
-
