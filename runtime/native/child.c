@@ -60,7 +60,8 @@ int become_ns_root(const struct plan *plan, struct fault *f)
 /* By the system call: the C library keeps two signals to itself, and posix_spawn leaves them ignored. */
 void reset_signals(void)
 {
-	static const char by_default[64]; /* struct sigaction of the kernel: all zero is SIG_DFL on every architecture */
+	static const char
+		by_default[64]; /* struct sigaction of the kernel: all zero is SIG_DFL on every architecture */
 	for (int i = 1; i < NSIG; i++)
 		syscall(SYS_rt_sigaction, i, by_default, NULL, (NSIG - 1) / 8);
 	const uint64_t none[2] = {0};

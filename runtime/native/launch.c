@@ -273,7 +273,8 @@ static int await_exec(struct attempt *a, const struct launch_fds *fds, struct fa
 			continue;
 		struct fault told;
 		ssize_t n = recv(a->sync[0], &told, sizeof told, 0);
-		if (n < 0 && (errno == EINTR || errno == ECONNRESET)) /* it ended without reading go; what it said stands */
+		if (n < 0 &&
+		    (errno == EINTR || errno == ECONNRESET)) /* it ended without reading go; what it said stands */
 			continue;
 		if (n == (ssize_t)sizeof told) {
 			*f = told;

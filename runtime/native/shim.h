@@ -69,6 +69,16 @@ int exec_signal(struct shim *s, uint64_t id, int signo);
 /* Give up those that are over their time; returns the next time to call, 0: none. */
 uint64_t exec_expire(struct shim *s, uint64_t now);
 
+/* start.c */
+#define START_AGAIN "--again" /* the argument of the second exec */
+void init_state(struct shim *s);
+/* 0 in the shim, -1 without a start socket; the starter's child ends. */
+int leave_starter(void);
+void run_from_read_only_mount(char **argv);
+MUST_CHECK int prepare(struct shim *s);
+/* True when init runs; else everything was undone and told, or there was nothing to start. */
+MUST_CHECK bool start_run(struct shim *s);
+
 /* shim.c */
 int watch(const struct shim *s, int fd, unsigned kind, unsigned index, uint32_t events);
 

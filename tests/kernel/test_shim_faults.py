@@ -286,11 +286,11 @@ async def gone(lab: Lab, but: int = 0) -> None:
 
 
 def shims(path: Path) -> list[int]:
-    """Zombies aside: they are init's to reap."""
+    """Zombies aside: they are init's to reap. By the command line: the program runs from a mount of its own."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and os.readlink(entry / "exe") == str(path):
+            if entry.name.isdigit() and (entry / "cmdline").read_bytes().split(b"\0")[0] == os.fsencode(path):
                 found.append(int(entry.name))
         except OSError:
             continue
