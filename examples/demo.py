@@ -135,7 +135,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\nMetrics: http://{METRICS}/metrics  State: {BASE}  Daemon: pid {keeper.pid}")
         if os.environ.get("WHARFINGER_VM"):
             print("This is the virtual machine: it ends with this shell.")
-            subprocess.run([os.environ.get("SHELL", "/bin/sh")], env=ENV | {"PATH": f"{BIN}:{ENV['PATH']}"}, check=False)
+            subprocess.run(
+                [os.environ.get("SHELL", "/bin/sh")], env=ENV | {"PATH": f"{BIN}:{ENV['PATH']}"}, check=False
+            )
         else:
             print(f"Look: WHARFINGER_SOCKET={ENV['WHARFINGER_SOCKET']} {BIN}/wharfctl status")
             print(f"End:  the same with `stop all`, then kill {keeper.pid}")
@@ -145,9 +147,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     with urllib.request.urlopen(f"http://{METRICS}/metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
     samples = [line for line in lines if line and line[0] != "#"]
-    shown = [s for s in samples if 'name="hog"' in s and ("oom" in s or "spec_memory_limit" in s or 'state="backoff"' in s)]
+    shown = [
+        s for s in samples if 'name="hog"' in s and ("oom" in s or "spec_memory_limit" in s or 'state="backoff"' in s)
+    ]
     print("\n".join(shown), f"\n... {len(samples)} samples in {sum(s[:6] == '# TYPE' for s in lines)} families")
-    checks.append(("the OOM kill of hog is in the metrics", any("oom_events_total" in s and s[-2:] != " 0" for s in shown)))
+    checks.append(
+        ("the OOM kill of hog is in the metrics", any("oom_events_total" in s and s[-2:] != " 0" for s in shown))
+    )
 
     say("why is the hog where it is?")
     checks.append(("why tells of the OOM", "oom" in ctl("why", "hog").lower()))
@@ -163,7 +169,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     adopted = until("adoption", lambda s: all(s.get(n, {}).get("state") == "RUNNING" for n in before), 15)
     after = {n: (c["pid"], start_time(c["pid"])) for n, c in status().items() if n in before and c["pid"]}
     ctl("status")
-    checks.append((f"{len(before)} containers adopted with the same pid and start time", alive and adopted and before == after))
+    checks.append(
+        (f"{len(before)} containers adopted with the same pid and start time", alive and adopted and before == after)
+    )
     checks.append(("a stop before the daemon's death is still a stop", status()["hog"]["state"] == "STOPPED"))
 
     say("stop all, and the daemon")

@@ -10,7 +10,6 @@ from typing import Any
 
 import anyio
 
-
 from config.errors import GoneError, RefusedError
 from runtime.plan import compile_exec
 from supervisor import stream
@@ -58,7 +57,7 @@ class Daemon:
         hands, shared = member.hands, member.hands.shared
         problems = (
             hands.problem,
-            self._definitions.problem_of(hands.file),
+            self._definitions.problem_of(name),
             member.keeper.unwritten,
             member.keeper.fault,
         )

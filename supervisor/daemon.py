@@ -228,9 +228,9 @@ async def _scrape(scraper: Scraper, headers: Pairs) -> tuple[int, Pairs, bytes]:
 
 
 def _noticed(fleet: Fleet, notice: Notice) -> None:
-    member = fleet.members.get(notice.key)
-    if member is not None and notice.kind == "change" and notice.file == "memory.events":
-        member.hands.memory_events(dict(notice.deltas))
+    member = fleet.members.get(notice.key.partition("/")[0])
+    if member is not None:
+        member.hands.noticed(notice)
 
 
 def _root(facts: HostFacts) -> Path:

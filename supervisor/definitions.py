@@ -55,11 +55,13 @@ class Definitions:
     def problems(self) -> tuple[str, ...]:
         return () if self.current is None else tuple(str(error) for error in self.current.errors)
 
-    def problem_of(self, file: str) -> str:
-        """The error of the file that a container was declared in, whose last good version runs."""
-        if self.current is None or not file:
+    def problem_of(self, name: str) -> str:
+        """Why the last good definition of a container runs instead of the one that its file has now."""
+        if self.current is None or name not in self.current.kept:
             return ""
-        return next((f"last good definition runs: {e}" for e in self.current.errors if e.file == file), "")
+        file = self.current.files.get(name, "")
+        own = [e for e in self.current.errors if e.file == str(file) and e.container in (name, "")]
+        return f"last good definition runs: {own[0]}" if own else "last good definition runs"
 
     def is_bad(self, file: str) -> bool:
         return self.current is not None and any(error.file == file for error in self.current.errors)

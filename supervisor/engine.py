@@ -10,16 +10,17 @@ import logging
 import math
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import anyio
 from anyio import to_thread
 from anyio.abc import TaskGroup
 
-from config.errors import GoneError, LaunchError, WharfError
+from config.errors import GoneError, HostError, LaunchError, WharfError
 from config.model import Container
 from monitor import pidfd as pidfds
-from monitor.events import EventWatcher
+from monitor.events import EventWatcher, Notice
 from monitor.recorder import Ring, pack
 from runtime import shim as shims
 from supervisor import ends
@@ -35,6 +36,8 @@ from supervisor.probe import run_probe
 log = logging.getLogger("wharfinger")
 
 CLEAN_LIMIT = 15.0
+REMARK_EVERY = 60.0
+PRESSURE = (500_000, 2_000_000)  # us of waiting for memory in a window of us
 CURVE = 60.0  # seconds of samples that an abnormal end keeps
 
 
@@ -81,6 +84,8 @@ class Hands:
         self.problem = ""
         self.checks: dict[str, int] = {}  # health checks by result: success failure timeout
         self.check_seconds = 0.0
+        self.pressure: dict[tuple[str, str], int] = {}  # notices by (resource, some or full)
+        self._remarked: dict[str, float] = {}
         self._killed: set[int] = set()  # generations that we killed ourselves: such a SIGKILL is no OOM
 
     # -- durable --------------------------------------------------------------------------------
@@ -121,11 +126,7 @@ class Hands:
         for counter, key, by in counted:
             add(counter, key, by)
         for one in noted:
-            log.info(
-                'container=%s generation=%d state=%s before=%s cause=%s text="%s"',
-                self.name, one.generation, one.phase, one.before, one.code, one.text,
-            )  # fmt: skip
-            self.shared.publish(one)
+            self._say(one)
 
     def _write_end(self, end: facts.End, wall: float, counted: list[tuple[dict[str, int], str, int]]) -> None:
         assert self.definition is not None
@@ -214,16 +215,28 @@ class Hands:
         """Watch a running container: its end, and its OOM kills. Also called at adoption."""
         self.release()
         self.shim = shim
-        parent = self.shared.launcher.tree.path(self.name)
-        try:
-            self.shared.watcher.add(self.name, parent, ("memory.events",))
-        except (WharfError, OSError) as error:
-            log.debug("container=%s memory.events is not watched: %s", self.name, error)
+        tree = self.shared.launcher.tree
+        for key, cgroup, files in (
+            (self.name, tree.path(self.name), ("memory.events",)),
+            # Before Linux 6.10 a refused fork is counted in the leaf where it was refused, not above.
+            (f"{self.name}/leaf", tree.path(self.name, shim.generation), ("pids.events", "cgroup.events")),
+        ):
+            try:
+                self.shared.watcher.add(key, cgroup, files)
+            except (WharfError, OSError) as error:
+                log.debug("container=%s %s is not watched: %s", self.name, files, error)
+        if self.shared.launcher.facts.psi:
+            try:
+                self.shared.watcher.add_pressure(self.name, tree.path(self.name), "memory", "some", *PRESSURE)
+                self.pressure.setdefault(("memory", "some"), 0)
+            except (WharfError, OSError) as error:
+                log.debug("container=%s memory pressure is not watched: %s", self.name, error)
         self.shared.tasks.start_soon(self._await_end, shim)
 
     def release(self) -> None:
         if self.shim is not None:
             self.shared.watcher.remove(self.name)
+            self.shared.watcher.remove(f"{self.name}/leaf")
             self.shim.close()
             self.shim = None
 
@@ -296,15 +309,60 @@ class Hands:
 
     # -- kernel facts ---------------------------------------------------------------------------
 
-    def memory_events(self, deltas: dict[str, int]) -> None:
-        """A notice of memory.events: a kill while init lives is the container's event, not its end."""
+    def noticed(self, notice: Notice) -> None:
+        """What the watcher saw in this container's cgroups."""
+        if self.shim is None:
+            return
+        if notice.kind == "pressure":
+            resource = notice.file.partition(".")[0]
+            self.pressure[resource, notice.pressure] = self.pressure.get((resource, notice.pressure), 0) + 1
+            self._remark("pressure", f"{resource} {notice.pressure}: tasks wait for {resource}")
+        elif notice.file == "memory.events":
+            self._memory_events(dict(notice.deltas))
+        elif notice.file == "pids.events" and notice.deltas.get("max", 0) > 0:
+            self._remark("pids-max", "the limit of processes was met")
+
+    def _memory_events(self, deltas: dict[str, int]) -> None:
+        """A kill while init lives is the container's event, not its end."""
+        if deltas.get("high", 0) > 0:
+            self._remark("pressure", "memory.high was exceeded")
         kills = deltas.get("oom_kill", 0)
         if kills <= 0 or self.shim is None or pidfds.has_exited(self.shim.pidfd):
             return
         if self.definition is not None and self.definition.oom.group:
             return  # all of it dies: the end will say so
-        add(self.tally.oom_kills, scope_of_child_kill(deltas), kills)
+        self.shared.tasks.start_soon(self._count_child_oom, scope_of_child_kill(deltas), kills)
         self.tell(facts.ChildOom(self.shim.generation, kills))
+
+    async def _count_child_oom(self, scope: facts.Scope, kills: int) -> None:
+        add(self.tally.oom_kills, scope, kills)
+        with suppress(HostError):
+            await to_thread.run_sync(
+                self.shared.store.count_oom, self.name, scope, kills, limiter=self.shared.store_threads
+            )
+
+    def _remark(self, kind: str, text: str) -> None:
+        """An event for the stream that decides nothing; at most one of a kind in a while, for flash wears out."""
+        now = self.shared.clock.boot()
+        if self.shim is None or now - self._remarked.get(kind, -REMARK_EVERY) < REMARK_EVERY:
+            return
+        self._remarked[kind] = now
+        wall, generation = self.shared.clock.wall(), self.shim.generation
+        running = facts.Phase.RUNNING
+        decision = Decision(0, self.name, generation, self.shared.boot_id, now, wall, running, running, kind, text)
+        self.shared.tasks.start_soon(self._write_remark, decision)
+
+    async def _write_remark(self, decision: Decision) -> None:
+        with suppress(HostError):  # history only
+            seq = await to_thread.run_sync(self.shared.store.decide, decision, limiter=self.shared.store_threads)
+            self._say(_numbered(decision, seq))
+
+    def _say(self, one: Decision) -> None:
+        log.info(
+            'container=%s generation=%d state=%s before=%s cause=%s text="%s"',
+            one.name, one.generation, one.phase, one.before, one.code, one.text,
+        )  # fmt: skip
+        self.shared.publish(one)
 
 
 def _numbered(decision: Decision, seq: int) -> Decision:

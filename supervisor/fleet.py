@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import anyio
+import anyio.lowlevel
 from anyio import CancelScope, to_thread
 from anyio.abc import TaskGroup
 
@@ -193,7 +194,7 @@ class Fleet:
     async def _add_when_gone(self, name: str, definition: Container, file: str) -> None:
         while name in self.members:
             await self.members[name].keeper.wait_for(lambda state: state.done, 60)
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         self._start_new(definition, file)
 
     def _difference(self, name: str, new: Container) -> str:

@@ -140,7 +140,7 @@ class Keeper:
                 except WharfError as error:
                     self._fence(event, error)
                     continue
-                except Exception as error:  # noqa: BLE001  the fence: a bug shows one container as faulty, no more
+                except Exception as error:
                     log.exception("container=%s event=%r", self.state.name, event)
                     self._fence(event, error)
                     continue
@@ -210,7 +210,7 @@ class Keeper:
             told = facts.Failed(name, generation, f"no end after {self._do.limit(effect):.0f} s")
         except WharfError as error:
             told = facts.Failed(name, generation, str(error))
-        except Exception as error:  # noqa: BLE001  as in run(): an effect's bug must not take the other containers
+        except Exception as error:
             log.exception("container=%s effect=%r", self.state.name, effect)
             self.fault = f"fault in {name}: {type(error).__name__}"
             told = facts.Failed(name, generation, f"internal: {type(error).__name__}: {error}")

@@ -11,8 +11,8 @@ import anyio
 
 from config.errors import WharfError
 from config.model import HealthCheck
-from runtime import shim as shims
 from runtime.plan import compile_exec
+from runtime.shim import Shim
 
 OUTPUT = 4096
 
@@ -23,7 +23,7 @@ def probe_args(check: HealthCheck) -> tuple[str, ...]:
     return ("/bin/sh", "-c", " ".join(rest)) if kind == "CMD-SHELL" else tuple(rest)
 
 
-async def run_probe(shim: shims.Shim, spec: Mapping[str, Any], check: HealthCheck) -> tuple[str, str]:
+async def run_probe(shim: Shim, spec: Mapping[str, Any], check: HealthCheck) -> tuple[str, str]:
     """(`success`, `failure` or `timeout`; one line of output). A check that does not end in time is killed and has failed."""
     plan = compile_exec(dict(spec), probe_args(check)).encode()
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)

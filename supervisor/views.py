@@ -54,7 +54,6 @@ class Views:
     def _container(self, member: Member, offset: float) -> ContainerView:
         state, hands = member.state, member.hands
         cgroup = hands.shared.launcher.tree.path(state.name)
-        net = hands.shim is not None and state.definition.network == "none"
         return ContainerView(
             name=state.name,
             cgroup=self._below_mount(cgroup),
@@ -78,7 +77,7 @@ class Views:
             health_checks=dict(hands.checks),
             health_check_seconds=hands.check_seconds,
             recorder_samples=len(hands.ring),
-            net_pid=state.pid if net else None,
+            pressure_events=dict(hands.pressure),
         )
 
     def _below_mount(self, cgroup: Path) -> str:

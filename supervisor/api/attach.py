@@ -19,7 +19,7 @@ import anyio
 from anyio import create_memory_object_stream, create_task_group, move_on_after
 from anyio.streams.memory import MemoryObjectSendStream
 
-from config.errors import WharfError
+from config.errors import RefusedError, WharfError
 from supervisor.api.app import NAME
 from supervisor.api.front import Acceptor
 from supervisor.api.message import json_line
@@ -91,29 +91,37 @@ class Attach:
             raise _Bad("timeout", "the request did not come in time")
         except _Bad as bad:
             return _error(bad.code, bad.message)
-        except WharfError as error:
-            return _error("refused", str(error))
         except OSError as error:
             return _error("host", error.strerror or "error")
-        except Exception:  # a bug here must not end the daemon
-            log.exception("exec")
-            return _error("internal", "internal error, see the log of wharfingerd")
 
     async def _run(self, sock: socket.socket, peer: Peer, asked: Mapping[str, Any], fds: Sequence[int]) -> bytes:
         name, args, options = _checked(asked, self._control.names())
         if len(fds) != 3:
             raise _Bad("bad request", "exactly three file descriptors are needed")
         send, receive = create_memory_object_stream[str](16)
-        code: int | None = None
+        answer = b""
         log.info('container=%s exec="%s" by="%s"', name, args[0][:80], peer.by)
         with anyio.CancelScope() as scope, send, receive:
             async with create_task_group() as tasks:
                 tasks.start_soon(_listen, sock, send, scope)
-                code = await self._control.exec(
-                    name, args, (fds[0], fds[1], fds[2]), {**options, "signals": receive, "by": peer.by}
-                )
+                options |= {"signals": receive, "by": peer.by}
+                answer = await self._exec(name, args, (fds[0], fds[1], fds[2]), options)
                 tasks.cancel_scope.cancel()
-        return b"" if code is None else json_line({"exit": code})
+        return answer
+
+    async def _exec(
+        self, name: str, args: Sequence[str], stdio: tuple[int, int, int], options: Mapping[str, Any]
+    ) -> bytes:
+        """The answer. Faults end here: a task group would wrap them."""
+        try:
+            return json_line({"exit": await self._control.exec(name, args, stdio, options)})
+        except RefusedError as error:
+            return _error(error.what, str(error))
+        except WharfError as error:
+            return _error("host", str(error))
+        except Exception:  # a bug in an exec must not end the daemon, nor be shown to the peer
+            log.exception("container=%s exec", name)
+            return _error("internal", "internal error, see the log of wharfingerd")
 
 
 def _checked(asked: Mapping[str, Any], names: Sequence[str]) -> tuple[str, list[str], dict[str, Any]]:

@@ -175,7 +175,7 @@ class Exchange:
         except HttpError as refused:
             return refused.response()
         except RefusedError as error:
-            return HttpError(409, "refused", str(error)).response()
+            return HttpError(404 if error.what == "no such container" else 409, error.what, str(error)).response()
         except WharfError as error:
             log.warning('path="%s" error="%s"', request.path[:200], error)
             return HttpError(503, "host", str(error)).response()

@@ -1,6 +1,6 @@
 """What N idle containers cost: memory of the daemon and of a shim, CPU and wake-ups while nothing happens, disk writes.
 
-    python -m tests.bench.density [N] [SECONDS]
+python -m tests.bench.density [N] [SECONDS]
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ def main() -> int:
                 f"idle    CPU {(after[0] - before[0]) / hertz / seconds * 100:.2f} % of a core; wake-ups a minute: daemon "
                 f"{(after[1] - before[1]) * minute:.0f}, all shims {(after[2] - before[2]) * minute:.0f}"
             )
-            print(f"disk    {after[3] - before[3]} bytes written while idle; state files touched: {state_after != state_before}")
+            print(
+                f"disk    {after[3] - before[3]} bytes written while idle; state files touched: {state_after != state_before}"
+            )
             print(f"scrape  {size / 1024:.0f} kB in {scrape * 1000:.0f} ms with the client's own cost")
             begin = time.monotonic()
             host.ctl("stop", "all", timeout=120)

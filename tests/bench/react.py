@@ -87,7 +87,7 @@ def crun(base: Path, stamp: Path, runs: int) -> list[float] | None:
         f"for n in range({runs + 1}):\n"
         f"    subprocess.run(['crun', 'run', '-b', {str(bundle)!r}, f'bench{{n}}'], check=True)\n"
     )
-    script = f"mount -t cgroup2 none /sys/fs/cgroup; exec {sys.executable} -c \"$LOOP\""
+    script = f'mount -t cgroup2 none /sys/fs/cgroup; exec {sys.executable} -c "$LOOP"'
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", script], env={"LOOP": loop, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, check=False
     )

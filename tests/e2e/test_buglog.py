@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import subprocess
 import threading
 import time
@@ -154,6 +153,7 @@ def test_16_following_goes_on_over_rotations(host: Host, files: int) -> None:
         follow.kill()
         follow.wait()
         reader.join()
+        follow.stdout.close()
     numbers = [int(line.split()[1]) for line in lines]
     assert numbers == list(range(numbers[0], 401))
 
@@ -214,7 +214,8 @@ def test_23_a_bad_file_keeps_its_containers_and_stops_no_other_change(host: Host
 def test_25_after_a_restart_each_series_is_there_once(host: Host) -> None:
     host.define("web", ALWAYS)
     host.start()
-    for _ in range(3):
+    for generation in (1, 2, 3):
+        host.until(lambda: host.one("web").get("generation") == generation, 10, "no new run")  # noqa: B023
         os.kill(host.until_state("web", "RUNNING")["pid"], signal.SIGKILL)
         lines = [line.rsplit(" ", 1)[0] for line in host.metrics().splitlines() if line[:1] not in ("#", "")]
         assert len(lines) == len(set(lines))
@@ -325,7 +326,4 @@ def test_a_secret_in_the_environment_is_told_to_nobody(host: Host) -> None:
     assert canary not in host.ctl("why", "web").stdout
     shims = (host.cgroup / "shims/cgroup.procs").read_text().split()
     assert not any(canary.encode() in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in shims)
-    db = sqlite3.connect(host.base / "state/state.db")
-    dump = "\n".join(db.iterdump())
-    db.close()
-    assert canary not in dump
+    assert not any(canary.encode() in path.read_bytes() for path in (host.base / "state").iterdir())

@@ -74,7 +74,9 @@ def test_a_hundred_deaths_of_the_daemon_under_churn(host: Host) -> None:
             assert now, f"I6: no status, seed {seed} kill {n}"
             assert took < 3, f"I6: status took {took:.1f} s, seed {seed} kill {n}"
             host.until(
-                lambda: all(host.one(s).get("pid") == steady[s][0] for s in steady), 10, f"I1: adoption, seed {seed} kill {n}"
+                lambda: all(host.one(s).get("pid") == steady[s][0] for s in steady),
+                10,
+                f"I1: adoption, seed {seed} kill {n}",
             )
             host.until_state("toggled", wanted)  # I4
             assert bystander.poll() is None, f"I3: a stranger died, seed {seed} kill {n}"

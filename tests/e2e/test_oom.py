@@ -25,9 +25,7 @@ def test_200_of_200_oom_kills_are_told_with_their_scope_and_0_of_200_exits_with_
     host.define("oom", fleet("oom", EATER, COUNT, LIMIT))
     host.define("plain", fleet("plain", "exit 137", COUNT, LIMIT))
     done = ("EXITED", "FATAL")
-    host.until(
-        lambda: sum(c["state"] in done for c in host.status().values()) == 2 * COUNT, 600, "not all have ended"
-    )
+    host.until(lambda: sum(c["state"] in done for c in host.status().values()) == 2 * COUNT, 600, "not all have ended")
     ends = {name: c["last_end"] for name, c in host.status().items()}
     killed = [n for n, e in ends.items() if n.startswith("oom") and e["oom"]["killed"]]
     scopes = {e["oom"]["scope"] for n, e in ends.items() if n.startswith("oom")}
@@ -107,7 +105,9 @@ def test_limits_are_written_where_they_hold(host: Host) -> None:
     )
     host.until_state("lim", "RUNNING")
     at = host.cgroup / "containers/lim"
-    values = {f: (at / f).read_text().strip() for f in ("memory.max", "memory.high", "cpu.max", "cpu.weight", "pids.max")}
+    values = {
+        f: (at / f).read_text().strip() for f in ("memory.max", "memory.high", "cpu.max", "cpu.weight", "pids.max")
+    }
     assert values == {
         "memory.max": str(64 << 20),
         "memory.high": str(48 << 20),
