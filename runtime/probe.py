@@ -32,7 +32,7 @@ class HostFacts:
     cgroup_mount: Path | None
     cgroup_root: Path | None  # where our tree is, or is to be made
     controllers: frozenset[str]  # that the parent of cgroup_root can give
-    delegated: bool  # cgroup_root is a unit's cgroup: nothing above it is ours
+    delegated: bool  # cgroup_root is in a cgroup that systemd delegated to us: nothing above it is ours
     own_cgroup: str | None  # as /proc/self/cgroup says it
     kernel: tuple[int, int]
     release: str
@@ -108,30 +108,24 @@ def _masks(status: str) -> tuple[frozenset[str], frozenset[str]]:
     return names("CapEff"), names("CapBnd")
 
 
-def _delegation(mount: _Mount, own: str | None, env: Mapping[str, str], getxattr: GetXattr) -> tuple[Path | None, str]:
-    """The delegated cgroup that we run in, if any, and a problem to tell if systemd keeps ours for itself.
+def _delegation(mount: _Mount, own: str | None, env: Mapping[str, str], getxattr: GetXattr) -> Path | None:
+    """The delegated cgroup that we were started below, as DelegateSubgroup= of systemd 254 does; None elsewhere.
 
-    systemd marks what it delegates with an xattr; the topmost marked ancestor is the unit's.
+    systemd marks what it delegates with an xattr; the topmost marked ancestor is the unit's. A unit that we run in
+    directly is no place for containers: with controllers switched on in it, and containers that live on, systemd
+    cannot put a new main process there (EBUSY, status 219/CGROUP; systemd#24064, seen with 252).
     """
-    if not own or own == "/" or ".." in own.split("/") or "INVOCATION_ID" not in env:
-        return None, ""
-    inside = os.path.relpath(own, mount.root) if mount.root != "/" else own.lstrip("/")
+    if not own or ".." in own.split("/") or "INVOCATION_ID" not in env:
+        return None
+    inside = os.path.relpath(own, mount.root)
     if inside.startswith(".."):
-        return None, ""
-    unit: Path | None = None
+        return None
     here = Path(mount.point)
-    for part in Path(inside).parts:
+    for part in Path(inside).parts[:-1]:
         here = here / part
-        marked = _delegated(here, getxattr)
-        if marked and unit is None:
-            unit = here
-        elif not marked and unit is not None:
-            break  # a subgroup of the delegated one: still inside
-    if unit is not None and os.access(unit, os.W_OK):
-        return unit, ""
-    if any(part.endswith(".service") for part in Path(inside).parts):
-        return None, f"the unit of {own} does not delegate its cgroup: set Delegate=yes"
-    return None, ""
+        if _delegated(here, getxattr):
+            return here if os.access(here, os.W_OK) else None
+    return None
 
 
 def _delegated(path: Path, getxattr: GetXattr) -> bool:
@@ -180,10 +174,9 @@ def probe(
         mount = Path(mounts[0].point)
         if mounts[0].read_only:
             problems.append(f"{mount} is mounted read-only: no container can be started")
-        unit, problem = _delegation(mounts[0], own, env, getxattr)
+        unit = _delegation(mounts[0], own, env, getxattr)
         if str(cgroup_root) == "auto":
             root, delegated = (unit, True) if unit else (mount / DEFAULT_ROOT, False)
-            problems += [problem] if problem else []
         else:
             root = Path(cgroup_root)
             delegated = unit is not None and (root == unit or unit in root.parents)

@@ -131,32 +131,25 @@ UNIT = "system.slice/wharfinger.service"
 SERVICE = {"INVOCATION_ID": "abc"}
 
 
-def test_a_delegated_unit_is_our_root(machine: Machine) -> None:
+def test_a_unit_that_starts_us_in_a_subgroup_is_our_root(machine: Machine) -> None:
     machine.cgroup(machine.mount / UNIT, "memory pids")
-    machine.write(machine.proc / "self/cgroup", f"1:name=systemd:/x\n0::/{UNIT}\n")
-    facts = machine.probe(env=SERVICE, delegated=(UNIT,))
-    assert facts.delegated
-    assert facts.cgroup_root == machine.mount / UNIT
-    assert facts.controllers == {"memory", "pids"}
-    assert facts.own_cgroup == f"/{UNIT}"
-
-
-def test_after_a_restart_in_a_subgroup_the_unit_is_still_the_root(machine: Machine) -> None:
     machine.cgroup(machine.mount / UNIT / "supervisor", "memory")
-    machine.cgroup(machine.mount / UNIT, "memory pids")
-    machine.write(machine.proc / "self/cgroup", f"0::/{UNIT}/supervisor\n")
+    machine.write(machine.proc / "self/cgroup", f"1:name=systemd:/x\n0::/{UNIT}/supervisor\n")
     for marked in ((UNIT,), (UNIT, f"{UNIT}/supervisor")):
         facts = machine.probe(env=SERVICE, delegated=marked)
         assert (facts.delegated, facts.cgroup_root) == (True, machine.mount / UNIT)
+        assert facts.controllers == {"memory", "pids"}
+        assert facts.own_cgroup == f"/{UNIT}/supervisor"
 
 
-def test_a_unit_that_does_not_delegate_is_told_of(machine: Machine) -> None:
-    machine.cgroup(machine.mount / UNIT, "")
+@pytest.mark.parametrize("marked", [(), (UNIT,)])
+def test_a_unit_that_we_run_in_ourselves_holds_no_containers(machine: Machine, marked: tuple[str, ...]) -> None:
+    """systemd could not start us there again while they run."""
+    machine.cgroup(machine.mount / UNIT, "memory pids")
     machine.write(machine.proc / "self/cgroup", f"0::/{UNIT}\n")
-    facts = machine.probe(env=SERVICE)
-    assert not facts.delegated
-    assert facts.cgroup_root == machine.mount / "wharfinger"
-    assert facts.problems == (f"the unit of /{UNIT} does not delegate its cgroup: set Delegate=yes",)
+    facts = machine.probe(env=SERVICE, delegated=marked)
+    assert (facts.delegated, facts.cgroup_root) == (False, machine.mount / "wharfinger")
+    assert facts.problems == ()
 
 
 def test_a_shell_of_a_service_is_no_unit_of_ours(machine: Machine) -> None:
@@ -167,8 +160,8 @@ def test_a_shell_of_a_service_is_no_unit_of_ours(machine: Machine) -> None:
 
 
 def test_without_an_invocation_a_marked_cgroup_is_not_taken(machine: Machine) -> None:
-    machine.cgroup(machine.mount / UNIT, "memory")
-    machine.write(machine.proc / "self/cgroup", f"0::/{UNIT}\n")
+    machine.cgroup(machine.mount / UNIT / "x", "memory")
+    machine.write(machine.proc / "self/cgroup", f"0::/{UNIT}/x\n")
     assert not machine.probe(delegated=(UNIT,)).delegated
 
 
