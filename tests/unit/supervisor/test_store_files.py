@@ -19,7 +19,9 @@ from supervisor.lifecycle.facts import Cause, End, Saved
 from supervisor.ports import Decision
 from supervisor.store import SqliteStore, lock_state_dir, open_store
 from supervisor.store_file import KEPT_ASIDE, SEQ_STEP, SIDES
+from tests.fixtures.fake_control import REPO
 
+ENV = {**os.environ, "PYTHONPATH": str(REPO)}
 SAVED = {f"c{i}": Saved(generation=i, cause=Cause("operator", "x" * 200)) for i in range(20)}
 
 
@@ -337,7 +339,7 @@ def test_children_do_not_keep_the_lock_and_a_killed_daemon_gives_it_back(tmp_pat
         "child = subprocess.Popen(['sleep', '60'], close_fds=False)\n"
         "print(child.pid, flush=True); time.sleep(60)"
     )
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as daemon:
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=ENV) as daemon:
         assert daemon.stdout is not None
         child = int(daemon.stdout.readline())
         try:
@@ -374,7 +376,7 @@ def test_killed_at_any_system_call_an_acknowledged_write_is_there(tmp_path: Path
     for when in (1, 2, 5):
         inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={when}"]
         command = ["strace", "-f", "-qq", "-o", "/dev/null", *inject, sys.executable, "-c", WRITER, str(path)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60, check=False)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60, check=False, env=ENV)
         said = [int(line) for line in done.stdout.split()]
         acknowledged = max([acknowledged, *said])
         store = open_store(path)
