@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Callable
@@ -9,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from config.errors import DefinitionError, LaunchError
-from runtime.bundle import MAX_CONFIG, load_bundle
+from runtime import oci
+from runtime.bundle import MAX_CONFIG, load_bundle, parse_config
+from runtime.devices import rules_of
 from runtime.plan import compile_plan
-from runtime.probe import HostFacts
+from runtime.probe import HostFacts, probe
+from runtime.resources import of_oci
 
 Write = Callable[[Any], Path]
 
@@ -274,3 +280,62 @@ def test_the_root_may_lie_outside_of_the_bundle(article: dict[str, Any], write_b
 def test_loading_changes_nothing_in_the_config(article: dict[str, Any], write_bundle: Write) -> None:
     bundle = write_bundle(article)
     assert load_bundle(bundle)[0] == json.loads((bundle / "config.json").read_text())
+
+
+def pointers(value: Any, at: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Every place in a JSON value."""
+    found = [at] if at else []
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, element in items:
+        found += pointers(element, (*at, key))
+    return found
+
+
+ARTICLE = json.loads((Path(__file__).parents[2] / "fixtures/article-config.json").read_text())
+ARTICLE["process"]["terminal"] = False
+ARTICLE["linux"] |= {
+    "seccomp": {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [
+            {"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]}
+        ],
+    },
+    "sysctl": {"net.core.somaxconn": "1"},
+    "devices": [{"path": "/dev/x", "type": "c", "major": 1, "minor": 1, "fileMode": 438, "uid": 1, "gid": 1}],
+    "resources": {
+        "devices": [{"allow": False, "access": "rwm"}, {"allow": True, "type": "c", "major": 1, "minor": 1}],
+        "memory": {"limit": 100, "swap": 200},
+        "cpu": {"shares": 5, "quota": 5, "period": 5, "cpus": "0"},
+        "blockIO": {"weight": 10, "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 5}]},
+        "unified": {"memory.high": "5"},
+    },
+}
+PLACES = pointers(ARTICLE)
+HOST = probe()
+SCALARS = st.none() | st.booleans() | st.integers(-(2**65), 2**65) | st.floats(allow_nan=False) | st.text(max_size=5)
+ODD = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2)
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(PLACES), ODD), min_size=1, max_size=3))
+def test_any_odd_value_anywhere_is_run_or_refused(changes: list[tuple[tuple[str | int, ...], Any]]) -> None:
+    """Never a crash, which would be a fault of the daemon in place of a word to its user."""
+    spec = copy.deepcopy(ARTICLE)
+    for place, value in changes:
+        inner = spec
+        try:
+            for key in place[:-1]:
+                inner = inner[key]
+            inner[place[-1]] = value
+        except (KeyError, IndexError, TypeError):
+            continue  # gone by an earlier change
+    try:
+        parsed = oci.check(parse_config(json.dumps(spec).encode()))
+        compile_plan(parsed, "/srv/r", HOST).encode()
+        of_oci(parsed["linux"].get("resources") or {})
+        rules_of((parsed["linux"].get("resources") or {}).get("devices"))
+    except (DefinitionError, LaunchError):
+        pass
