@@ -86,7 +86,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
         raise DefinitionError(f"key {twice!r} stands twice in one object")
-    return made
+    return {key: value for key, value in made.items() if value is not None}  # null is the same as absent
 
 
 def _constant(word: str) -> Any:

@@ -15,14 +15,14 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from config.errors import DefinitionError, GoneError, HostError, RefusedError
 from config.model import Container
-from runtime import resources
+from runtime import devices, resources
 from runtime.cgroupfs import GONE, CgroupFs
 from runtime.limits import apply_leaf, apply_limits
 from runtime.probe import WANTED, HostFacts
@@ -68,6 +68,7 @@ class Tree:
         fs: CgroupFs | None = None,
         sleep: Callable[[float], None] = time.sleep,
         device: Callable[[str], str] = device_number,
+        filter_devices: Callable[[int, Sequence[devices.Rule]], None] = devices.attach,
     ) -> None:
         self.root = root
         self.controllers = controllers
@@ -77,6 +78,7 @@ class Tree:
         self._fs = fs or CgroupFs()
         self._sleep = sleep
         self._device = device
+        self._filter_devices = filter_devices
 
     @classmethod
     def from_host(cls, host: HostFacts) -> Tree:
@@ -157,7 +159,7 @@ class Tree:
         return resources.merge(resources.of_oci(oci), own) if oci else own
 
     def prepare(self, container: Container, oci: Mapping[str, Any] | None = None) -> tuple[str, ...]:
-        """Make containers/<name> with its limits. Returns the controllers that are missing.
+        """Make containers/<name> with its limits and device rules. Returns the controllers that are missing.
 
         Raises RefusedError when one is missing (unless `on_missing: warn`) or the kernel refuses a value; a cgroup that
         was made for it is gone then.
@@ -167,6 +169,7 @@ class Tree:
         made = self._mkdir(path)
         try:
             missing += apply_limits(self._fs, path, limits, container.resources.on_missing == "warn")
+            missing += self._limit_devices(container, path, oci)
         except Exception:
             if made:
                 self._fs.remove(path)
@@ -188,6 +191,7 @@ class Tree:
             raise GoneError("has no cgroup", container.name)
         self._fits(container.name, path, limits, force)
         missing += apply_limits(self._fs, path, limits, container.resources.on_missing == "warn")
+        missing += self._limit_devices(container, path, oci)
         for generation in self._generations(path):
             apply_leaf(self._fs, path, path / f"g{generation}")
         return tuple(dict.fromkeys(missing))
@@ -211,6 +215,26 @@ class Tree:
         if int(new) < int(current):
             raise RefusedError(f"memory limit {new} is below the {current} bytes in use: it would be killed", name)
 
+    def _limit_devices(self, container: Container, path: Path, oci: Mapping[str, Any] | None) -> list[str]:
+        """Says `devices` when this kernel cannot filter them, and it matters little: nodes are then kept out by `nodev`
+        alone. Who may make nodes is refused."""
+        rules = devices.rules_of((oci or {}).get("devices"))
+        fd = self.open_dir(path)
+        try:
+            self._filter_devices(fd, rules)
+        except OSError as error:
+            makes_nodes = container.bundle is not None or {"ALL", "CAP_MKNOD"} & set(container.cap_add)
+            if makes_nodes and container.resources.on_missing == "refuse":
+                raise RefusedError(
+                    f"this kernel cannot filter devices: {error.strerror}",
+                    container.name,
+                    "resources.on_missing: warn starts it without",
+                ) from None
+            return ["devices"]
+        finally:
+            os.close(fd)
+        return []
+
     # Runs
 
     def path(self, name: str, generation: int | None = None) -> Path:
@@ -219,9 +243,6 @@ class Tree:
             raise RefusedError(f"{name!r} is not a container's name", "cgroups")
         path = self.containers / name
         return path if generation is None else path / f"g{generation}"
-
-    def leaf(self, name: str, generation: int) -> Path:
-        return self.path(name, generation)
 
     def open_leaf(self, name: str, generation: int) -> Path:
         """Make the cgroup of a run; an empty one of a broken launch is made anew. Raises RefusedError, HostError."""

@@ -44,6 +44,7 @@ def apply_limits(fs: CgroupFs, path: Path, limits: Limits, lenient: bool) -> lis
                 missing.append(name)
             else:
                 _write(fs, path / name, value)
+                done.append((path / name, before))
         if missing and not lenient:
             controllers = {name.split(".")[0] for name in missing}
             raise RefusedError(f"this kernel has no {', '.join(missing)}", f"cgroup {', '.join(sorted(controllers))}")

@@ -107,8 +107,7 @@ def table(fields: Mapping[str, Check], need: tuple[str, ...] = (), *, others: bo
         for key, element in value.items():
             known = fields.get(key)
             if known is not None:
-                if element is not None:
-                    known(element, f"{where}/{escape(key)}")
+                known(element, f"{where}/{escape(key)}")
             elif not others:
                 raise fail(f"{where}/{escape(str(key))}", "is not known")
 

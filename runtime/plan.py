@@ -6,6 +6,7 @@ Source: runtime-spec config.md, config-linux.md; the order is runc's, docs/runti
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def compile_plan(spec: oci.Spec, rootfs: str | Path, host: HostFacts) -> Plan:
     root = Path(rootfs)
     if not root.is_absolute():
         raise DefinitionError(f"{root} must be an absolute path", "/root/path")
-    if root == Path("/"):
+    if os.path.normpath(root) == "/":
         raise DefinitionError("the host's own root cannot be a container's root", "/root/path")
     process, config = spec["process"], spec["linux"]
     warnings: list[str] = []
@@ -199,6 +200,8 @@ def _root_propagation(config: Mapping[str, Any]) -> int:
 
 def _root_attributes(spec: Mapping[str, Any]) -> list[Op]:
     attr = linux.MOUNT_ATTR_RDONLY if spec["root"].get("readonly") else 0
+    if any(os.path.normpath(mount["destination"]) == "/dev" for mount in spec.get("mounts") or ()):
+        attr |= linux.MOUNT_ATTR_NODEV  # nodes that an image brings along are nobody's: /dev has those that are meant
     word = spec["linux"].get("rootfsPropagation") or ""
     propagation = PROPAGATION[word] if word in ("shared", "rshared", "unbindable") else 0
     return [op("ROOTATTR", attr_set=attr, propagation=propagation)] if attr or propagation else []

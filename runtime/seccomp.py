@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -149,6 +150,8 @@ def _compile(profile: Mapping[str, Any]) -> Filter:
     for index, rule in enumerate(rules):
         _add_rule(made, rule, default, f"/linux/seccomp/syscalls/{index}", unknown)
     code = _export(made)
+    if default not in (library.ALLOW, library.LOG, library.ERRNO(errno.ENOSYS)):
+        code = _stub([name for rule in rules for name in rule["names"]]) + code
     if len(code) > _INSTRUCTIONS_MAX * 8:
         raise DefinitionError(f"the filter has more than {_INSTRUCTIONS_MAX} instructions", "/linux/seccomp")
     notes = []
@@ -222,6 +225,28 @@ def _add_rule(made: Any, rule: Mapping[str, Any], default: int, where: str, unkn
             except OSError as error:
                 what = "contradicts a rule before it" if error.errno == errno.EEXIST else error.strerror
                 raise DefinitionError(f"{name}: {what}", where) from None
+
+
+def _stub(names: Sequence[str]) -> bytes:
+    """Instructions before the filter: native calls newer than all that the profile names fail with ENOSYS.
+
+    A profile cannot deny what it was too old to know; EPERM for a new call breaks C libraries that would fall back
+    (runc#2151). As runc does it.
+    """
+    library = _library()
+    newest = max((library.resolve_syscall(library.Arch.NATIVE, name) for name in names), default=-1)
+    if newest < 0:
+        return b""
+    load, equal, at_least, over, give = 0x20, 0x15, 0x35, 0x25, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ, JGE, JGT, BPF_RET
+    program = (
+        (load, 0, 0, 4),  # seccomp_data.arch
+        (equal, 0, 4, library.system_arch()),
+        (load, 0, 0, 0),  # seccomp_data.nr
+        (at_least, 2, 0, _X32_BIT),  # another ABI's numbers
+        (over, 0, 1, newest),
+        (give, 0, 0, library.ERRNO(errno.ENOSYS)),
+    )
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
 
 
 def _export(made: Any) -> bytes:

@@ -6,6 +6,8 @@ only. Source: runtime-spec config.md, config-linux.md.
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +139,31 @@ def _mount(mount: Mount) -> dict[str, Any]:
         options += [f"size={mount.size}"] if mount.size is not None else []
         options += [f"mode={0o1777 if mount.mode is None else mount.mode:o}"]
         return _entry(mount.target, "tmpfs", options)
-    access = ["rro"] if mount.read_only else ["rw"]
-    return _entry(mount.target, "bind", ["rbind", mount.propagation, *mount.options, *access], mount.source or "")
+    words = ["nodev", *mount.options, *(["ro"] if mount.read_only else [])]
+    words = [word for word in words if word != "nodev" or "dev" not in mount.options]
+    # r: down to the mounts below, which a plain word would leave as they are
+    return _entry(
+        mount.target, "bind", ["rbind", mount.propagation, *(f"r{word}" for word in words)], mount.source or ""
+    )
+
+
+def _device_rules(container: Container) -> list[dict[str, Any]]:
+    """None but the usual devices, and those that the definition binds with the option `dev`."""
+    rules: list[dict[str, Any]] = [{"allow": False, "access": "rwm"}]
+    for mount in container.mounts:
+        if mount.type != "bind" or "dev" not in mount.options or mount.source is None:
+            continue
+        source = Path(mount.source)
+        for path in [source, *sorted(source.iterdir())] if source.is_dir() else [source]:
+            try:
+                status = os.stat(path)
+            except OSError:
+                continue  # a missing source is told when the plan is compiled
+            kind = "c" if stat.S_ISCHR(status.st_mode) else "b" if stat.S_ISBLK(status.st_mode) else ""
+            if kind:
+                numbers = {"major": os.major(status.st_rdev), "minor": os.minor(status.st_rdev)}
+                rules.append({"allow": True, "type": kind, **numbers, "access": "rw"})
+    return rules
 
 
 def _linux(container: Container, host: HostFacts, caps: frozenset[str]) -> dict[str, Any]:
@@ -146,6 +171,7 @@ def _linux(container: Container, host: HostFacts, caps: frozenset[str]) -> dict[
     kinds += ["network"] if container.network != "host" else []
     kinds += ["user"] if container.user_namespace is not None else []
     config: dict[str, Any] = {"namespaces": [{"type": kind} for kind in kinds]}
+    config["resources"] = {"devices": _device_rules(container)}
     if (space := container.user_namespace) is not None:
         config["uidMappings"] = [{"containerID": 0, "hostID": space.uid_base, "size": space.size}]
         config["gidMappings"] = [{"containerID": 0, "hostID": space.gid_base, "size": space.size}]
