@@ -301,13 +301,15 @@ def _spawn(path: Path, fd: int) -> None:
 
 
 async def connect(run_dir: Path) -> "Shim":
-    """Find the shim of a run again. Bounded. Raises GoneError (there is none), HostError."""
+    """Find the shim of a run again. Raises GoneError (there is none), TimeoutError (there is one: slow is not dead),
+    HostError."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         sock.setblocking(False)
-        _connect_by_fd(sock, run_dir)
-        shim = Shim(sock, 0, 0, 0.0, [])
         with anyio.fail_after(ANSWER_LIMIT):
+            while not _connect_by_fd(sock, run_dir):  # noqa: ASYNC110 (its queue is full: nothing tells when it is not)
+                await anyio.sleep(0.02)
+            shim = Shim(sock, 0, 0, 0.0, [])
             await shim.hello()
         return shim
     except BaseException:
@@ -315,7 +317,7 @@ async def connect(run_dir: Path) -> "Shim":
         raise
 
 
-def _connect_by_fd(sock: socket.socket, run_dir: Path) -> None:
+def _connect_by_fd(sock: socket.socket, run_dir: Path) -> bool:
     """By way of the directory's fd: a socket's address holds 108 bytes, a path may be longer."""
     try:
         fd = os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -325,6 +327,8 @@ def _connect_by_fd(sock: socket.socket, run_dir: Path) -> None:
         if not stat.S_ISSOCK(os.lstat(f"/proc/self/fd/{fd}/sock").st_mode):
             raise GoneError("not a socket", where=str(run_dir / "sock"))
         sock.connect(f"/proc/self/fd/{fd}/sock")
+    except BlockingIOError:
+        return False
     except OSError as error:
         gone = error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR)
         kind = GoneError if gone else HostError
@@ -334,6 +338,7 @@ def _connect_by_fd(sock: socket.socket, run_dir: Path) -> None:
     uid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
     if uid != os.geteuid():
         raise HostError(f"listened on by uid {uid}", where=str(run_dir / "sock"))
+    return True
 
 
 class Exec:

@@ -10,7 +10,7 @@
 #include "shim.h"
 #include "sys.h"
 
-enum { SEND_BUFFER = 32768, REQUESTS_A_TURN = 8, BACKLOG = 8 };
+enum { SEND_BUFFER = 32768, REQUESTS_A_TURN = 8, BACKLOG = 16 };
 
 static const char SOCK_NAME[] = "sock";
 

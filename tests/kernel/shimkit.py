@@ -33,7 +33,10 @@ DEFAULT_CAPS = 0xA80425FB  # the 14 of Docker
 
 
 def build_shim(into: Path) -> Path:
-    """A copy of `wharf-shim` (by WHARFINGER_SHIM, beside the interpreter, or built here): tests look for its processes."""
+    """A copy of `wharf-shim` (by WHARFINGER_SHIM, beside the interpreter, or built here).
+
+    A copy, since tests look for its processes.
+    """
     given = os.environ.get("WHARFINGER_SHIM")
     installed = Path(given) if given else Path(sys.executable).parent / "wharf-shim"
     sources = [REPO / "CMakeLists.txt", *(REPO / "runtime/native").iterdir()]
@@ -46,14 +49,52 @@ def build_shim(into: Path) -> Path:
 
 
 def make_root(path: Path) -> Path:
-    """A root with busybox and its applets that the tests use."""
+    """A root with busybox and all its applets."""
+    applets = subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True).stdout.split()
+    applets.remove("busybox")
     for name in ("bin", "proc", "sys", "dev", "tmp", "etc", "root"):
         (path / name).mkdir(parents=True)
     shutil.copy2(BUSYBOX, path / "bin/busybox")
-    for (
-        name
-    ) in "sh cat echo ls id sleep true false kill dd yes mkdir touch stat mount readlink ps grep setsid tr wc head \
-seq printf env hostname umount ip cut df test mknod chmod sort pwd ulimit nslookup uname".split():
+    for name in [
+        "sh",
+        "cat",
+        "echo",
+        "ls",
+        "id",
+        "sleep",
+        "true",
+        "false",
+        "kill",
+        "dd",
+        "yes",
+        "mkdir",
+        "touch",
+        "stat",
+        "mount",
+        "readlink",
+        "ps",
+        "grep",
+        "setsid",
+        "tr",
+        "wc",
+        "head",
+        "seq",
+        "printf",
+        "env",
+        "hostname",
+        "umount",
+        "ip",
+        "cut",
+        "df",
+        "test",
+        "mknod",
+        "chmod",
+        "sort",
+        "pwd",
+        "ulimit",
+        "nslookup",
+        "uname",
+    ]:
         (path / "bin" / name).symlink_to("busybox")
     (path / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     return path

@@ -1,5 +1,7 @@
 """What fails is named, and leaves nothing behind."""
 
+# ruff: noqa: ASYNC110, ASYNC220, ASYNC221, ASYNC240 (tests look at a real kernel)
+
 from __future__ import annotations
 
 import errno
@@ -211,7 +213,7 @@ async def test_a_container_survives_its_starter_and_is_found_again(lab: Lab) -> 
 import anyio
 from pathlib import Path
 from tests.kernel.shimkit import *
-lab = Lab(Path({str(lab.shim_path)!r}), Path({str(lab.root)!r}), Path({str(lab.top)!r}), Path({str(lab.run_dir)!r}), Path({str(lab.log_dir)!r}))
+lab = Lab(*(Path(p) for p in {[str(p) for p in (lab.shim_path, lab.root, lab.top, lab.run_dir, lab.log_dir)]!r}))
 async def main():
     await lab.start(sh(lab.root, "trap 'exit 9' TERM; echo up; while :; do sleep 0.05; done"))
     print("started", flush=True)

@@ -1,5 +1,7 @@
 """What a container that the shim started looks like from inside, and its exit record."""
 
+# ruff: noqa: ASYNC110, ASYNC240 (tests look at a real kernel)
+
 from __future__ import annotations
 
 import os
@@ -66,7 +68,8 @@ async def test_only_stdio_is_open_in_the_container(lab: Lab) -> None:
 
 
 async def test_the_first_process_is_the_containers_program_alone_in_its_namespaces(lab: Lab) -> None:
-    script = "readlink /proc/1/exe; echo $$; ls -d /proc/[0-9]* | wc -l; for n in net ipc uts; do readlink /proc/1/ns/$n; done"
+    script = "readlink /proc/1/exe; echo $$; ls -d /proc/[0-9]* | wc -l; "
+    script += "for n in net ipc uts; do readlink /proc/1/ns/$n; done"
     _, text = await lab.run(sh(lab.root, script))
     exe, pid, processes, *spaces = text.splitlines()
     assert exe == "/bin/busybox"
@@ -116,7 +119,8 @@ async def test_a_user_can_open_its_stdout_again(lab: Lab) -> None:
 async def test_signals_limits_and_scores_are_reset(lab: Lab) -> None:
     before = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     try:
-        script = "grep -E 'Sig(Blk|Ign|Pnd)' /proc/self/status; cat /proc/self/oom_score_adj; umask; cut -d' ' -f1,6 /proc/1/stat"
+        script = "grep -E 'Sig(Blk|Ign|Pnd)' /proc/self/status; cat /proc/self/oom_score_adj; umask; "
+        script += "cut -d' ' -f1,6 /proc/1/stat"
         _, text = await lab.run([*root_ops(lab.root), *self_ops(), *exec_ops("sh", "-c", script)])
     finally:
         signal.signal(signal.SIGPIPE, before)
@@ -181,8 +185,8 @@ async def test_mounts_have_their_attributes(lab: Lab, tmp_path: Path) -> None:
     ]
     late = [op("ROOTATTR", attr_set=linux.MOUNT_ATTR_RDONLY, propagation=0)]
     script = (
-        "cat /proc/mounts; cat /etc/deep/file; echo more >> /etc/deep/file; touch /data/x || echo data-ro; touch /x || echo ro; \
-stat -c '%a %u' /run"
+        "cat /proc/mounts; cat /etc/deep/file; echo more >> /etc/deep/file; touch /data/x || echo data-ro; "
+        "touch /x || echo ro; stat -c '%a %u' /run"
     )
     _, text = await lab.run([*root_ops(lab.root, extra=extra, late=late), *self_ops(), *exec_ops("sh", "-c", script)])
     lines = text.splitlines()
@@ -213,8 +217,11 @@ async def test_masks_and_read_only_paths(lab: Lab) -> None:
         ),
         *(op("READONLY", path=p) for p in ("/proc/sys", "/tmp", "/not/there")),
     ]
-    script = "cat /etc/key; ls -A /etc/secrets; cat /proc/keys; touch /tmp/x || echo tmp-ro; touch /etc/secrets/x || echo mask-ro; \
-echo 1 > /proc/sys/kernel/shm_rmid_forced || echo sys-ro; echo lost > /etc/key && stat -c %t:%T /etc/key; grep -c ' /proc/sys ' /proc/mounts"
+    script = (
+        "cat /etc/key; ls -A /etc/secrets; cat /proc/keys; touch /tmp/x || echo tmp-ro; "
+        "touch /etc/secrets/x || echo mask-ro; echo 1 > /proc/sys/kernel/shm_rmid_forced || echo sys-ro; "
+        "echo lost > /etc/key && stat -c %t:%T /etc/key; grep -c ' /proc/sys ' /proc/mounts"
+    )
     _, text = await lab.run([*root_ops(lab.root, late=late), *self_ops(), *exec_ops("sh", "-c", script)])
     assert [x for x in text.splitlines() if not x.startswith(("sh:", "touch:"))] == [
         "tmp-ro",
