@@ -71,5 +71,5 @@ def _wall(shown: Snapshot, boot: float | None) -> float | None:
 
 
 def _left(shown: Snapshot) -> float | None:
-    wake = shown.state.wake_at
+    wake = shown.state.retry_at
     return None if wake is None else round(max(0.0, wake - shown.boot), 3)

@@ -8,7 +8,7 @@ from typing import Any
 from supervisor.cli.client import RefusalError
 from supervisor.cli.main import ERROR, NOT_RUNNING, NOT_THERE, UNKNOWN, Context
 
-NAME_COLUMN, STATE_COLUMN = 18, 10
+NAME_COLUMN, STATE_COLUMN = 33, 10  # supervisorctl's
 
 
 def status(context: Context) -> int:
@@ -20,7 +20,7 @@ def status(context: Context) -> int:
         found["unknown"] = unknown
         context.say(json.dumps(found))
     else:
-        width = max([NAME_COLUMN, *(len(one["name"]) + 2 for one in containers)])
+        width = max([NAME_COLUMN, *(len(one["name"]) + 3 for one in containers)])
         for one in containers:
             line = f"{one['name']:<{width}}{one['state']:<{STATE_COLUMN}}{one['description']}"
             context.say(line.rstrip())

@@ -10,8 +10,8 @@ import pytest
 
 from config.model import Container
 from supervisor.api import shape
-from supervisor.api.words import describe, end_words, in_desired_state, short_span, size, span
-from supervisor.lifecycle.facts import Cause, Desired, End, Health, Oom, Phase, Reason, Scope, Source
+from supervisor.api.words import describe, in_desired_state, span
+from supervisor.lifecycle.facts import Cause, Desired, End, Health, Oom, Phase, Scope
 from supervisor.ports import Snapshot
 from tests.fixtures.fake_control import BOOT, WALL, state
 
@@ -33,59 +33,48 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> None:
     time.tzset()
 
 
+UP = {"pid": 1, "started_at": BOOT - 5}
+
+
 @pytest.mark.parametrize(
     ("shown", "words"),
     [
-        (snap(Phase.RUNNING, pid=1, started_at=BOOT - 5), "pid 1, uptime 0:00:05"),
-        (
-            snap(Phase.RUNNING, {"oom": 2, "manual": 9, "update": 1}, pid=1, started_at=BOOT),
-            "pid 1, uptime 0:00:00, restarts 2",
-        ),
-        (snap(Phase.RUNNING, pid=1, started_at=BOOT - 5, health=Health.UNHEALTHY), "pid 1, uptime 0:00:05, unhealthy"),
-        (
-            snap(Phase.RUNNING, pid=1, started_at=BOOT - 5, health=Health.STARTING),
-            "pid 1, uptime 0:00:05, health starting",
-        ),
+        (snap(Phase.RUNNING, **UP), "pid 1, uptime 0:00:05"),
+        (snap(Phase.RUNNING, {"oom": 2, "manual": 9, "update": 1}, **UP), "pid 1, uptime 0:00:05, restarts 2"),
+        (snap(Phase.RUNNING, **UP, health=Health.UNHEALTHY), "pid 1, uptime 0:00:05, unhealthy"),
+        (snap(Phase.RUNNING, **UP, health=Health.STARTING), "pid 1, uptime 0:00:05, health starting"),
         (snap(Phase.RUNNING, pid=1, started_at=BOOT + 5), "pid 1, uptime 0:00:00"),
         (snap(Phase.RUNNING, problem="not enforced: memory"), "not enforced: memory"),
-        (snap(Phase.STARTING), ""),
-        (snap(Phase.STARTING, unmet=("db is starting", "mq is BACKOFF")), "waiting: db is starting; mq is BACKOFF"),
-        (snap(Phase.BACKOFF, attempt=2, wake_at=BOOT + 3.6, last_end=end(3)), "exit 3, retry 2 in 4s"),
-        (snap(Phase.BACKOFF, attempt=2, wake_at=BOOT - 1, last_end=end(signal=11)), "SIGSEGV, retry 2 in 0s"),
+        (snap(Phase.STARTING, cause=Cause("x", "")), ""),
+        (snap(Phase.STARTING, cause=Cause("dependency", "waiting for db")), "waiting for db"),
+        (snap(Phase.BACKOFF, attempt=2, retry_at=BOOT + 12, last_end=end(3)), "exit 3, 2nd restart in 12s"),
         (
-            snap(Phase.BACKOFF, attempt=1, wake_at=BOOT + 250, last_end=end(signal=9, oom=OOM)),
+            snap(Phase.BACKOFF, attempt=1, retry_at=BOOT + 250, last_end=end(signal=9, oom=OOM)),
             "oom-killed, retry 1 in 4m10s",
         ),
         (
-            snap(
-                Phase.BACKOFF,
-                attempt=1,
-                wake_at=BOOT + 1,
-                last_end=end(0),
-                cause=Cause("launch-error", "mount /x: ENOENT"),
-            ),
-            "mount /x: ENOENT, retry 1 in 1s",
+            snap(Phase.BACKOFF, attempt=9, retry_at=BOOT, last_end=end(1), crash_looping=True),
+            "exit 1, 9th restart in 0s, crash-looping",
         ),
-        (snap(Phase.BACKOFF, attempt=9, last_end=end(1), crash_looping=True), "exit 1, crash-looping"),
         (
-            snap(Phase.BACKOFF, attempt=1, wake_at=BOOT + 1, last_end=end(signal=15), ended_by=Reason.HEALTH),
-            "unhealthy, retry 1 in 1s",
+            snap(Phase.STOPPING, stop_signalled_at=BOOT - 3, cause=Cause("operator", "stopped by root")),
+            "stopped by root; kill in 7s",
         ),
-        (snap(Phase.STOPPING, stop_signalled_at=BOOT - 3), "kill in 7s"),
-        (snap(Phase.STOPPING, stop_signalled_at=BOOT - 30, killed_at=BOOT - 20), "killed 20s ago"),
-        (snap(Phase.EXITED, last_end=end(0)), "exit 0, Nov 25 06:59"),
-        (snap(Phase.EXITED, last_end=end()), "ended, code unknown, Nov 25 06:59"),
-        (snap(Phase.EXITED, last_end=end(source=Source.LOST)), "lost, code unknown, Nov 25 06:59"),
-        (snap(Phase.EXITED, last_end=End(3, BOOT, BOOT + 9, code=1)), "exit 1"),
+        (
+            snap(Phase.EXITED, last_end=end(0), generation=3, cause=Cause("policy", "exit 0, policy no")),
+            "exit 0, policy no, Nov 25 06:59",
+        ),
+        (
+            snap(Phase.EXITED, last_end=End(3, BOOT, BOOT + 9, code=1), generation=3, cause=Cause("x", "exit 1")),
+            "exit 1",
+        ),
         (snap(Phase.STOPPED), "Not started"),
         (snap(Phase.STOPPED, generation=2, cause=Cause("operator", "stopped by root")), "stopped by root"),
         (
-            snap(Phase.FATAL, last_end=end(1), cause=Cause("exhausted", "5 restarts used up")),
-            "exit 1: 5 restarts used up",
+            snap(Phase.FATAL, generation=2, last_end=end(1), cause=Cause("exhausted", "exit 1: 5 restarts")),
+            "exit 1: 5 restarts, Nov 25 06:59",
         ),
-        (snap(Phase.FATAL, last_end=end(1), cause=Cause("exhausted", "exit 1, 5 restarts")), "exit 1, 5 restarts"),
         (snap(Phase.UNKNOWN, cause=Cause("new", "not looked at yet")), "not looked at yet"),
-        (snap(Phase.PULLING), ""),
         (snap(Phase.UNKNOWN, cause=Cause("x", "forged\nweb RUNNING \x1b[31m" + "x" * 999)), None),
     ],
 )
@@ -136,23 +125,15 @@ def test_every_phase_has_words_and_a_shape() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "long", "short"),
+    ("seconds", "words"),
     [
-        (0, "0:00:00", "0s"),
-        (59.4, "0:00:59", "59s"),
-        (723, "0:12:03", "12m03s"),
-        (7500, "2:05:00", "2h05m"),
-        (86400, "1 day, 0:00:00", "24h00m"),
-        (273604, "3 days, 4:00:04", "76h00m"),
-        (-5, "0:00:00", "0s"),
+        (0, "0:00:00"),
+        (59.4, "0:00:59"),
+        (723, "0:12:03"),
+        (86400, "1 day, 0:00:00"),
+        (273604, "3 days, 4:00:04"),
+        (-5, "0:00:00"),
     ],
 )
-def test_spans(seconds: float, long: str, short: str) -> None:
-    assert (span(seconds), short_span(seconds)) == (long, short)
-
-
-def test_sizes_and_ends() -> None:
-    assert [size(n) for n in (5, 1024, 64 << 20, 3 << 30, 1500)] == ["5", "1KiB", "64MiB", "3GiB", "1500"]
-    assert end_words(end(signal=64)) == "SIGRTMAX"
-    assert end_words(end(signal=99)) == "signal 99"
-    assert end_words(end(signal=9, oom=Oom(killed=True, scope=Scope.HOST))) == "oom-killed (host limit)"
+def test_spans(seconds: float, words: str) -> None:
+    assert span(seconds) == words

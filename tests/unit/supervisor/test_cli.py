@@ -11,7 +11,7 @@ import pytest
 
 from supervisor.cli.main import main
 from supervisor.cli.why import human, spark
-from supervisor.lifecycle.facts import Phase
+from supervisor.lifecycle.facts import Cause, Phase
 from supervisor.ports import Outcome
 from tests.fixtures.fake_control import Served, state
 from tests.fixtures.wharfctl import Said, Wharfctl, log_of, program
@@ -22,14 +22,14 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="uid 0 acts")
 # -- status -------------------------------------------------------------------------------------
 
 STATUS = """\
-db                STARTING  waiting: disk is starting
-display           FATAL     exit 127: 5 restarts used up
-inference         BACKOFF   oom-killed (limit 64MiB), retry 7 in 13s, crash-looping
-logger            STOPPED   stopped by root (pid 7), Nov 25 06:50
-manual            STOPPED   Not started
-migrate           EXITED    exit 0, Nov 25 06:59
-sick              RUNNING   pid 4200, uptime 1 day, 1:01:01, unhealthy
-web               RUNNING   pid 4123, uptime 0:12:03, restarts 2
+db                               STARTING  waiting for disk
+display                          FATAL     exit 127: 5 restarts used up, Nov 25 06:59
+inference                        BACKOFF   oom-killed (limit 64MiB), retry 7 in 13s, crash-looping
+logger                           STOPPED   stopped by root (pid 7), Nov 25 06:50
+manual                           STOPPED   Not started
+migrate                          EXITED    exit 0, policy no, Nov 25 06:59
+sick                             RUNNING   pid 4200, uptime 1 day, 1:01:01, unhealthy
+web                              RUNNING   pid 4123, uptime 0:12:03, restarts 2
 """
 
 
@@ -50,8 +50,9 @@ def test_status_of_an_unknown_name(server: Served, wharfctl: Wharfctl) -> None:
 
 def test_a_long_name_widens_the_column_and_nothing_trails(server: Served, wharfctl: Wharfctl) -> None:
     name = "x" * 63
-    server.control.states = {name: state(name, Phase.STARTING), "a": state("a", Phase.STARTING)}
-    assert wharfctl("status").out == f"{'a':65}STARTING\n{name}  STARTING\n"
+    nothing = Cause("new", "")
+    server.control.states = {n: state(n, Phase.STARTING, cause=nothing) for n in (name, "a")}
+    assert wharfctl("status").out == f"{'a':66}STARTING\n{name}   STARTING\n"
 
 
 def test_nothing_declared_is_no_error(server: Served, wharfctl: Wharfctl) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -240,6 +240,15 @@ ends = st.builds(
 )
 def test_any_record_comes_back_as_it_was(saved: Saved) -> None:
     assert codec.load_saved(codec.dump_saved(saved)) == saved
+
+
+def test_no_field_of_a_record_is_forgotten() -> None:
+    assert codec.load_saved(codec.dump_saved(FULL)) == FULL
+    default = Saved()
+    assert all(getattr(FULL, f.name) != getattr(default, f.name) for f in fields(Saved)), "FULL shall set them all"
+    row = codec.end_json(OOM)
+    assert set(row) == {f.name for f in fields(End)}
+    assert set(row["oom"]) == {f.name for f in fields(Oom)}
 
 
 def test_a_record_of_a_later_version_is_read_as_far_as_it_is_known() -> None:
