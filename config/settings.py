@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     )
     log_dir: Directory = Field(Path("/var/log/wharfinger"), description="Logs of the containers.")
     cgroup_root: OptionalPath = Field(
-        None, description="Own subtree of cgroup v2; `auto`: the service's delegated cgroup, else `<mount>/wharfinger`."
+        None, description="Own subtree of cgroup v2; `auto`: `<mount>/wharfinger` (docs/architecture.md says when not)."
     )
     metrics_listen: Annotated[str, BeforeValidator(_listen)] = Field(
         "127.0.0.1:9627", description="Where `/metrics`, `/healthz` and `/readyz` are served: `HOST:PORT`, or `off`."

@@ -150,7 +150,12 @@ class Daemon:
         if shim is None or compiled is None:
             raise RefusedError("not running", where=name)
         plan = compile_exec(
-            compiled.spec, tuple(args), env=options.get("env"), user=options.get("user"), cwd=options.get("cwd")
+            compiled.spec,
+            tuple(args),
+            env=options.get("env"),
+            user=options.get("user"),
+            cwd=options.get("cwd"),
+            rootfs=compiled.rootfs,
         )
         running = await shim.exec(plan.encode(), *stdio)
         try:

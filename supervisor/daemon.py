@@ -52,6 +52,7 @@ from supervisor.views import Views
 
 log = logging.getLogger("wharfinger")
 
+LOOK_LIMIT = 10.0  # seconds until the daemon says that it is ready, whatever a shim does
 LOOK_TOGETHER = 16  # shims that are asked at once at start
 
 
@@ -155,7 +156,7 @@ async def _run(
     scraper = Scraper(Exposition(), views, wall=clock.wall)
     tasks.start_soon(watcher.run, lambda notice: _noticed(fleet, notice))
     serving = await api.serve(settings, control, partial(_scrape, scraper), tasks, ready=lambda: ready)
-    await _begin(fleet, definitions, launcher, clock, boot)
+    await _begin(fleet, definitions, launcher, tasks)
     tasks.start_soon(sampler.run)
     tasks.start_soon(_follow, watch, definitions, fleet)
     with suppress(WharfError):
@@ -176,8 +177,11 @@ async def _run(
     tasks.cancel_scope.cancel()
 
 
-async def _begin(fleet: Fleet, definitions: Definitions, launcher: Launcher, clock: SystemClock, boot: str) -> None:
-    """Keepers for all definitions, then a look at what runs; what nobody declares any more is stopped."""
+async def _begin(fleet: Fleet, definitions: Definitions, launcher: Launcher, tasks: TaskGroup) -> None:
+    """Keepers for all definitions, then a look at what runs; what nobody declares any more is stopped.
+
+    Returns when all was looked at, or after a while: a silent shim is asked on and on by its own task.
+    """
     definitions.keep(await definitions.read())
     assert definitions.current is not None
     leaves = await to_thread.run_sync(leaves_of, launcher.tree)
@@ -187,16 +191,20 @@ async def _begin(fleet: Fleet, definitions: Definitions, launcher: Launcher, clo
     strangers = (set(leaves) | _run_names(launcher)) - set(fleet.members)
     await fleet.take_in_undeclared(sorted(strangers), leaves, definitions)
     limiter = anyio.CapacityLimiter(LOOK_TOGETHER)
+    unseen = {name for name, member in fleet.members.items() if not member.adopted}
+    seen = anyio.Event()
 
     async def look(name: str) -> None:
-        async with limiter:
-            await fleet.look(fleet.members[name], leaves.get(name, ()))
+        await fleet.look(fleet.members[name], leaves.get(name, ()), limiter)
+        unseen.discard(name)
+        if not unseen:
+            seen.set()
 
-    async with anyio.create_task_group() as looks:
-        with anyio.move_on_after(10):  # a silent shim is asked again later, by its own task
-            for name in list(fleet.members):
-                if not fleet.members[name].adopted:
-                    looks.start_soon(look, name)
+    for name in list(unseen):
+        tasks.start_soon(look, name)
+    if unseen:
+        with anyio.move_on_after(LOOK_LIMIT):
+            await seen.wait()
 
 
 def _run_names(launcher: Launcher) -> set[str]:

@@ -100,10 +100,7 @@ class Hands:
                 0, self.name, after.generation, self.shared.boot_id, boot, wall, after.phase, before.phase, code, text
             )
 
-        decisions: list[Decision] = []
-        for item in durable:
-            if isinstance(item, facts.Note):
-                decisions.append(decision(item.kind, item.text))
+        decisions = [decision(item.kind, item.text) for item in durable if isinstance(item, facts.Note)]
         if (before.phase, before.cause) != (after.phase, after.cause):
             decisions.append(decision(after.cause.code, after.cause.text))
         counted: list[tuple[dict[str, int], str, int]] = []
@@ -119,8 +116,7 @@ class Hands:
                 if launch is not None and launch.reason is not facts.Reason.BOOT:
                     store.count_restart(self.name, launch.reason)
                     counted.append((self.tally.restarts, launch.reason, 1))
-                for one in decisions:
-                    noted.append(_numbered(one, store.decide(one)))
+                noted.extend(_numbered(one, store.decide(one)) for one in decisions)
 
         await to_thread.run_sync(write, limiter=self.shared.store_threads)
         for counter, key, by in counted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import anyio
@@ -86,13 +87,14 @@ class Fleet:
             self._told_unmet.pop(name, None)
             self._dependants_of(name)
 
-    async def look(self, member: Member, leaves: Iterable[int]) -> None:
+    async def look(self, member: Member, leaves: Iterable[int], together: anyio.CapacityLimiter | None = None) -> None:
         """Find what runs of it, and tell the core. A shim that does not answer leaves it UNKNOWN and is asked again."""
         shared, name = self._shared, member.state.name
         record = self._records.get(name)
         booted = record is None or record.boot_id != shared.boot_id
         while True:
-            found = await adopt.find(shared.launcher, name, leaves, shared.boot_id, shared.clock.boot())
+            async with together or nullcontext():
+                found = await adopt.find(shared.launcher, name, leaves, shared.boot_id, shared.clock.boot())
             for line in found.trouble:
                 log.warning('container=%s adoption="%s"', name, line)
             if not found.silent:
@@ -137,7 +139,7 @@ class Fleet:
                 member.keeper.tell(facts.Removed())
 
     async def _sweep(self, found: adopt.Found) -> None:
-        """Leftovers that nobody can speak for: ours by their place in our cgroup, so they end, and the place is cleared."""
+        """Leftovers that nobody can speak for: ours by their place in our cgroup, so they end."""
         launcher = self._shared.launcher
         log.warning("container=%s unknown leftovers are removed", found.name)
         if found.shim is not None:

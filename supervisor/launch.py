@@ -127,6 +127,7 @@ class Launcher:
             except BaseException as error:
                 with CancelScope(shield=True):
                     await to_thread.run_sync(self.clean, container.name, generation, limiter=self._threads)
+                self.drop(container.name)  # sources and device numbers are in the plan, and may be others next time
                 if isinstance(error, TimeoutError):
                     raise LaunchError("start", detail=f"not done within {container.start_timeout:g} s") from None
                 raise
@@ -212,7 +213,7 @@ class Launcher:
             )
 
     def adopt(self, container: Container) -> None:
-        """In a worker thread: know the spec of what runs already, for exec and health checks. Its cgroup stays as it is."""
+        """In a worker thread: know the spec of what runs, for exec and health checks. Its cgroup stays as it is."""
         try:
             self._compile(container).prepared = True
         except WharfError as error:

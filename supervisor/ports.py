@@ -150,7 +150,7 @@ class Control(Protocol):
         ...
 
     async def reread(self) -> Mapping[str, Sequence[str]]:
-        """Look at the definitions, change nothing: {"available": [], "changed": [], "disappeared": [], "errors": []}."""
+        """Look at the definitions, change nothing: {"available", "changed", "disappeared", "errors"}, lists."""
         ...
 
     async def update(self, by: str) -> Mapping[str, Sequence[str]]:

@@ -24,7 +24,7 @@ def probe_args(check: HealthCheck) -> tuple[str, ...]:
 
 
 async def run_probe(shim: Shim, spec: Mapping[str, Any], check: HealthCheck) -> tuple[str, str]:
-    """(`success`, `failure` or `timeout`; one line of output). A check that does not end in time is killed and has failed."""
+    """(`success`, `failure` or `timeout`; one line of output). A check that takes too long is killed."""
     plan = compile_exec(dict(spec), probe_args(check)).encode()
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)

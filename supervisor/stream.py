@@ -33,9 +33,7 @@ class Stream:
         """Events with a number above `since`, then, with `follow`, each new one."""
         while True:
             more = self._more
-            page = await to_thread.run_sync(
-                lambda: self._store.decisions(since=since, limit=PAGE), limiter=self._threads
-            )
+            page = await to_thread.run_sync(self._store.decisions, None, since, PAGE, limiter=self._threads)
             for decision in page:
                 since = decision.seq
                 yield asdict(decision)

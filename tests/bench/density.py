@@ -83,15 +83,17 @@ def main() -> int:
             print(f"{count} containers, started in {started:.1f} s, idle for {seconds:g} s")
             print(f"daemon  RSS {memory['Rss'] / 1024:.1f} MB  PSS {memory['Pss'] / 1024:.1f} MB  {fds} fds")
             print(
-                f"shim    private median {statistics.median(map(private, shims)):.0f} kB, max {max(map(private, shims))} kB; "
+                f"shim    private median {statistics.median(map(private, shims)):.0f} kB, "
+                f"max {max(map(private, shims))} kB; "
                 f"PSS median {statistics.median(rollup(p)['Pss'] for p in shims):.0f} kB"
             )
             print(
-                f"idle    CPU {(after[0] - before[0]) / hertz / seconds * 100:.2f} % of a core; wake-ups a minute: daemon "
-                f"{(after[1] - before[1]) * minute:.0f}, all shims {(after[2] - before[2]) * minute:.0f}"
+                f"idle    CPU {(after[0] - before[0]) / hertz / seconds * 100:.2f} % of a core; wake-ups a minute: "
+                f"daemon {(after[1] - before[1]) * minute:.0f}, all shims {(after[2] - before[2]) * minute:.0f}"
             )
             print(
-                f"disk    {after[3] - before[3]} bytes written while idle; state files touched: {state_after != state_before}"
+                f"disk    {after[3] - before[3]} bytes written while idle; "
+                f"state files touched: {state_after != state_before}"
             )
             print(f"scrape  {size / 1024:.0f} kB in {scrape * 1000:.0f} ms with the client's own cost")
             begin = time.monotonic()

@@ -8,6 +8,7 @@ counted is exec(n+1) - exit(n), CLOCK_MONOTONIC. All three in one run on one mac
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import statistics
@@ -32,7 +33,7 @@ def build(into: Path) -> None:
 def gaps(log: Path) -> list[float]:
     """Milliseconds from each exit to the next exec."""
     pairs = list(PAIR.iter_unpack(log.read_bytes()))
-    return [(after[0] - before[1]) / 1e6 for before, after in zip(pairs, pairs[1:], strict=False)]
+    return [(after[0] - before[1]) / 1e6 for before, after in itertools.pairwise(pairs)]
 
 
 def ours(base: Path, stamp: Path, runs: int) -> list[float]:

@@ -48,7 +48,7 @@ def make_rootfs(path: Path) -> Path:
 
 @dataclass
 class Host:
-    """`base` is short: it holds sockets. Use as a context manager: it ends everything and checks that nothing is left."""
+    """`base` is short: it holds sockets. As a context manager it ends all, and checks that nothing is left."""
 
     base: Path
     port: int

@@ -43,7 +43,7 @@ def test_06_a_threshold_of_zero_does_not_switch_the_back_off_off(host: Host) -> 
     host.start()
     host.define(
         "loop",
-        "containers: {loop: {rootfs: ROOTFS, command: ['false'], startsecs: 0s, restart: {interval: 300ms, factor: 2}}}",
+        "containers: {loop: {rootfs: ROOTFS, command: ['false'], healthy_after: 0s, restart: {interval: 300ms}}}",
     )
     time.sleep(3)
     assert host.one("loop")["generation"] <= 5  # 0.3 + 0.6 + 1.2 s have passed at the fourth
@@ -142,8 +142,8 @@ def test_16_following_goes_on_over_rotations(host: Host, files: int) -> None:
 
     def read() -> None:
         assert follow.stdout is not None
-        for line in follow.stdout:
-            lines.append(line)
+        for line in follow.stdout:  # one by one: the test looks at them meanwhile
+            lines.append(line)  # noqa: PERF402
 
     reader = threading.Thread(target=read)
     reader.start()
