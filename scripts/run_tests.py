@@ -1,6 +1,7 @@
 """Runs every suite, also those that need the VM, and closes with one line for all of them.
 
 `python -m scripts.run_tests [SUITE...]`; suites: unit sim kernel e2e fuzz harness vm. Exit code 0: all ran, all passed.
+The VM has one CPU of its own: its suite runs beside those of the host, and is shown when it has ended.
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "build" / "test-reports"
 WORDS = ("failed", "passed", "skipped", "xfailed")
+RUNNING: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,7 @@ def suites() -> list[Suite]:
     ]
     if platform.machine() == "x86_64":
         found.append(
-            Suite("vm", ("tests/kernel", "tests/e2e"), "vm or kernel", require="vm kernel", in_vm=True, limit=1500)
+            Suite("vm", ("tests/kernel", "tests/e2e"), "vm or kernel", require="vm kernel", in_vm=True, limit=1800)
         )
     else:
         print(f"no VM on {platform.machine()}: its suite is left out", flush=True)
@@ -63,8 +68,11 @@ def command(suite: Suite) -> list[str]:
     return pytest
 
 
-def run(suite: Suite) -> Counter[str]:
-    """Run one suite; never raises for its failure. A run that left no counts is one failure."""
+def run(suite: Suite, output: IO[bytes] | None) -> Counter[str]:
+    """Run one suite, printing to `output`, else to ours; never raises for its failure.
+
+    A run that left no counts is one failure.
+    """
     report = REPORTS / f"{suite.name}.json"
     report.unlink(missing_ok=True)
     env = os.environ | {
@@ -73,19 +81,46 @@ def run(suite: Suite) -> Counter[str]:
         "PYTHONDONTWRITEBYTECODE": "1" if suite.in_vm else "",
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
     }
-    print(f"==== {suite.name}{' (in the VM)' if suite.in_vm else ''} ====", flush=True)
+    process = subprocess.Popen(
+        command(suite), cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+    )
+    RUNNING.append(process)
     try:
-        code = subprocess.run(
-            command(suite), cwd=ROOT, env=env, stdin=subprocess.DEVNULL, timeout=suite.limit + 60
-        ).returncode
+        code = process.wait(suite.limit + 60)
     except subprocess.TimeoutExpired:
-        print(f"{suite.name}: killed after {suite.limit + 60} s", flush=True)
-        code = 124
+        process.kill()
+        code = process.wait()
+    finally:
+        RUNNING.remove(process)
     counts = Counter(json.loads(report.read_text())) if report.exists() else Counter()
     if code != 0 and not counts["failed"]:
-        print(f"{suite.name}: pytest ended with exit code {code}", flush=True)
+        told = f"{suite.name}: ended with exit code {code}, without counts of its own\n".encode()
+        os.write(output.fileno() if output else 1, told)
         counts["failed"] += 1
     return counts
+
+
+def run_aside(suite: Suite) -> tuple[Suite, Counter[str], Path]:
+    """Run a suite with its output in a file."""
+    path = REPORTS / f"{suite.name}.log"
+    with path.open("wb", buffering=0) as log:
+        return suite, run(suite, log), path
+
+
+def run_all(chosen: Sequence[Suite]) -> dict[str, Counter[str]]:
+    """Suites of the host one by one, those of the VM beside them. The counts of each, by name."""
+    done: dict[str, Counter[str]] = {}
+    with ThreadPoolExecutor() as pool:
+        aside = [pool.submit(run_aside, s) for s in chosen if s.in_vm]
+        for suite in chosen:
+            if not suite.in_vm:
+                print(f"==== {suite.name} ====", flush=True)
+                done[suite.name] = run(suite, None)
+        for future in aside:
+            suite, counts, path = future.result()
+            print(f"==== {suite.name} (in the VM) ====\n{path.read_text(errors='replace')}", end="", flush=True)
+            done[suite.name] = counts
+    return done
 
 
 def closing_line(total: Counter[str], seconds: float) -> str:
@@ -95,6 +130,13 @@ def closing_line(total: Counter[str], seconds: float) -> str:
     return text.center(80, "=")
 
 
+def stop(number: int, _frame: object) -> None:
+    """A stopped run stops its suites."""
+    for process in RUNNING:
+        process.terminate()
+    os._exit(128 + number)
+
+
 def main(names: list[str]) -> int:
     started = time.monotonic()
     chosen = [s for s in suites() if not names or s.name in names]
@@ -102,15 +144,12 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"no such suite here: {', '.join(sorted(unknown))}")
         return 2
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # subprocess.run then kills the suite that runs
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, stop)
     REPORTS.mkdir(parents=True, exist_ok=True)
-    total: Counter[str] = Counter()
-    failed: list[str] = []
-    for suite in chosen:
-        counts = run(suite)
-        total += counts
-        if counts["failed"]:
-            failed.append(suite.name)
+    done = run_all(chosen)
+    failed = [name for name, counts in done.items() if counts["failed"]]
+    total: Counter[str] = sum(done.values(), Counter())
     if failed:
         print(f"failed suites: {' '.join(failed)}")
     print(closing_line(total, time.monotonic() - started), flush=True)
