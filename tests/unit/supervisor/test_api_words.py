@@ -33,7 +33,7 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> None:
     time.tzset()
 
 
-UP = {"pid": 1, "started_at": BOOT - 5}
+UP: dict[str, Any] = {"pid": 1, "started_at": BOOT - 5}
 
 
 @pytest.mark.parametrize(
