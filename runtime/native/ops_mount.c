@@ -115,7 +115,8 @@ static int configure(int fs, const struct op *op, struct fault *f)
 	if (op->a[4].s.n >= sizeof data)
 		return fail_as(f, op, E2BIG, "fsconfig", op->a[2].s.p);
 	copy_text(data, sizeof data, op->a[4].s.p);
-	for (char *one = data, *next = data; one && *one; one = next) {
+	char *next;
+	for (char *one = data; one && *one; one = next) {
 		next = strchr(one, ',');
 		if (next)
 			*next++ = '\0';
@@ -273,7 +274,7 @@ static int op_sysctl(struct child *c, const struct op *op, struct fault *f)
 		return fail_as(f, op, ENAMETOOLONG, "openat2", key);
 	bool dots = key[strcspn(key, "./")] == '.';
 	for (size_t i = 0; key[i]; i++)
-		path[4 + i] = !dots ? key[i] : key[i] == '.' ? '/' : key[i] == '/' ? '.' : key[i];
+		path[4 + i] = !dots ? key[i] : (char)(key[i] == '.' ? '/' : key[i] == '/' ? '.' : key[i]);
 	if (trusted_proc(c, op, f) < 0)
 		return -1;
 	struct open_how how = {.flags = O_WRONLY | O_CLOEXEC,
