@@ -9,9 +9,10 @@ import re
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from config.errors import RefusedError
 from supervisor.api import logs, shape
@@ -23,14 +24,27 @@ API_VERSION = 1
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 LONGEST_WAIT = 3600
 MAX_TAIL = 1_000_000
+THREADS = 16
 # Outcome.code to status: the request was understood, and the state forbids it
 CONFLICT = 409
 STATUS = {"no such container": 404, "bad signal name": 400, "busy": 503, "timeout": 504}
 
-Handler = Callable[[Control, Request], Awaitable[Response]]
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What the handlers work with. `threads` are their own: hung disks must not take those of the engine."""
+
+    control: Control
+    threads: CapacityLimiter
+
+
+Handler = Callable[[Desk, Request], Awaitable[Response]]
 
 
 def control_app(control: Control) -> App:
+    """To be called in the event loop."""
+    desk = Desk(control, CapacityLimiter(THREADS))
+
     async def app(request: Request) -> Response:
         handler, found = _find(request)
         if request.peer is None or request.peer.role is Role.NONE:
@@ -39,7 +53,7 @@ def control_app(control: Control) -> App:
             raise HttpError(403, "forbidden", "this needs root or the socket's group")
         if found and (not NAME.fullmatch(found) or found not in control.names()):
             raise HttpError(404, "no such container", f"{found[:80]}: no such container")
-        return await handler(control, request)
+        return await handler(desk, request)
 
     return app
 
@@ -66,10 +80,10 @@ def _ok(value: object, status: int = 200) -> Response:
     return Response(status, json_line(value))
 
 
-def _snapshot(control: Control, request: Request) -> Snapshot:
+def _snapshot(desk: Desk, request: Request) -> Snapshot:
     name = request.segments[2]
     try:
-        return control.snapshot(name)
+        return desk.control.snapshot(name)
     except RefusedError:
         raise HttpError(404, "no such container", f"{name}: no such container") from None
 
@@ -77,29 +91,29 @@ def _snapshot(control: Control, request: Request) -> Snapshot:
 # -- reading ------------------------------------------------------------------------------------
 
 
-async def _list(control: Control, request: Request) -> Response:
+async def _list(desk: Desk, request: Request) -> Response:
     shown: list[dict[str, Any]] = []
-    for name in control.names():
+    for name in desk.control.names():
         try:
-            shown.append(shape.container(control.snapshot(name)))
+            shown.append(shape.container(desk.control.snapshot(name)))
         except RefusedError:  # removed meanwhile
             continue
-    return _ok({"containers": shown, "problems": list(control.problems())})
+    return _ok({"containers": shown, "problems": list(desk.control.problems())})
 
 
-async def _one(control: Control, request: Request) -> Response:
-    return _ok(shape.container(_snapshot(control, request)))
+async def _one(desk: Desk, request: Request) -> Response:
+    return _ok(shape.container(_snapshot(desk, request)))
 
 
-async def _why(control: Control, request: Request) -> Response:
+async def _why(desk: Desk, request: Request) -> Response:
     name = request.segments[2]
     # reads the store, which may wait for a slow disk
-    found = await to_thread.run_sync(control.why, name, abandon_on_cancel=True)
-    return _ok({"name": name, **found, "container": shape.container(_snapshot(control, request))})
+    found = await to_thread.run_sync(desk.control.why, name, abandon_on_cancel=True, limiter=desk.threads)
+    return _ok({"name": name, **found, "container": shape.container(_snapshot(desk, request))})
 
 
-async def _logs(control: Control, request: Request) -> Response:
-    shown = _snapshot(control, request)
+async def _logs(desk: Desk, request: Request) -> Response:
+    shown = _snapshot(desk, request)
     stream = request.query.get("stream", "")
     if stream not in ("", "stdout", "stderr"):
         raise HttpError(400, "bad request", "stream: stdout or stderr")
@@ -116,10 +130,10 @@ async def _logs(control: Control, request: Request) -> Response:
         json=form == "json",
     )
     kind = NDJSON if wanted.json else "text/plain"
-    return Response(200, logs.read(logs.directory(shown.log_path), wanted), kind)
+    return Response(200, logs.read(logs.directory(shown.log_path), wanted, desk.threads), kind)
 
 
-async def _events(control: Control, request: Request) -> Response:
+async def _events(desk: Desk, request: Request) -> Response:
     since = request.number("since", 0, 2**53)
     tail = None if "tail" not in request.query else request.number("tail", 0, 10_000)
     kinds = frozenset(filter(None, request.query.get("type", "").split(",")))
@@ -133,7 +147,7 @@ async def _events(control: Control, request: Request) -> Response:
         start = since
         if tail is not None:
             last: deque[bytes] = deque(maxlen=tail)
-            async with aclosing(_closable(control.events(start, False))) as events:
+            async with aclosing(_closable(desk.control.events(start, False))) as events:
                 async for event in events:
                     start = max(start, int(event["seq"]))
                     if wanted(event):
@@ -142,7 +156,7 @@ async def _events(control: Control, request: Request) -> Response:
                 yield line
             if not follow:
                 return
-        async with aclosing(_closable(control.events(start, follow))) as events:
+        async with aclosing(_closable(desk.control.events(start, follow))) as events:
             async for event in events:
                 if wanted(event):
                     yield json_line(event)
@@ -160,13 +174,13 @@ async def _closable(events: AsyncIterator[Mapping[str, Any]]) -> AsyncGenerator[
             await events.aclose()
 
 
-async def _version(control: Control, request: Request) -> Response:
-    info = control.info()
+async def _version(desk: Desk, request: Request) -> Response:
+    info = desk.control.info()
     return _ok({"version": info.get("version"), "api": API_VERSION, "pid": info.get("pid")})
 
 
-async def _config(control: Control, request: Request) -> Response:
-    return _ok(dict(control.info()))
+async def _config(desk: Desk, request: Request) -> Response:
+    return _ok(dict(desk.control.info()))
 
 
 # -- changing -----------------------------------------------------------------------------------
@@ -200,40 +214,40 @@ def _told(name: str, outcome: Outcome) -> Response:
     return _ok(answer, status)
 
 
-async def _start(control: Control, request: Request) -> Response:
+async def _start(desk: Desk, request: Request) -> Response:
     name, wait = request.segments[2], _wait(request, request.json())
-    return _told(name, await control.start(name, _by(request), wait))
+    return _told(name, await desk.control.start(name, _by(request), wait))
 
 
-async def _stop(control: Control, request: Request) -> Response:
+async def _stop(desk: Desk, request: Request) -> Response:
     name, wait = request.segments[2], _wait(request, request.json())
-    return _told(name, await control.stop(name, _by(request), wait))
+    return _told(name, await desk.control.stop(name, _by(request), wait))
 
 
-async def _kill(control: Control, request: Request) -> Response:
+async def _kill(desk: Desk, request: Request) -> Response:
     name, wait = request.segments[2], _wait(request, request.json())
-    return _told(name, await control.stop(name, _by(request), wait, kill=True))
+    return _told(name, await desk.control.stop(name, _by(request), wait, kill=True))
 
 
-async def _restart(control: Control, request: Request) -> Response:
+async def _restart(desk: Desk, request: Request) -> Response:
     name, wait = request.segments[2], _wait(request, request.json())
-    return _told(name, await control.restart(name, _by(request), wait))
+    return _told(name, await desk.control.restart(name, _by(request), wait))
 
 
-async def _signal(control: Control, request: Request) -> Response:
+async def _signal(desk: Desk, request: Request) -> Response:
     name = request.segments[2]
     word = request.query.get("signal", request.json().get("signal"))
     if not isinstance(word, str | int) or isinstance(word, bool) or not 0 < len(str(word)) <= 20:
         raise HttpError(400, "bad signal name", "signal: a name or a number")
-    return _told(name, await control.signal(name, str(word), _by(request)))
+    return _told(name, await desk.control.signal(name, str(word), _by(request)))
 
 
-async def _reread(control: Control, request: Request) -> Response:
-    return _ok({key: list(names) for key, names in (await control.reread()).items()})
+async def _reread(desk: Desk, request: Request) -> Response:
+    return _ok({key: list(names) for key, names in (await desk.control.reread()).items()})
 
 
-async def _update(control: Control, request: Request) -> Response:
-    return _ok({key: list(names) for key, names in (await control.update(_by(request))).items()})
+async def _update(desk: Desk, request: Request) -> Response:
+    return _ok({key: list(names) for key, names in (await desk.control.update(_by(request))).items()})
 
 
 ROUTES: Mapping[str, Mapping[str, Handler]] = {

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from supervisor.api.cri import Joiner, Line, Raw, parse
 from supervisor.api.message import json_line
@@ -50,14 +50,14 @@ def directory(log_path: str) -> Path:
     return path.parent if path.name == "current.log" else path
 
 
-async def read(folder: Path, wanted: Wanted) -> AsyncIterator[bytes]:
+async def read(folder: Path, wanted: Wanted, threads: CapacityLimiter | None = None) -> AsyncIterator[bytes]:
     """Pieces of the answer's body. Without files there is nothing to show (and, with `follow`, not yet)."""
     files = Files(folder)
     try:
-        await to_thread.run_sync(files.open, _budget(wanted), abandon_on_cancel=True)
+        await to_thread.run_sync(files.open, _budget(wanted), abandon_on_cancel=True, limiter=threads)
         joiner, nap = Joiner(), FIRST_NAP
         while True:
-            data = await to_thread.run_sync(files.read, abandon_on_cancel=True)
+            data = await to_thread.run_sync(files.read, abandon_on_cancel=True, limiter=threads)
             if data:
                 nap = FIRST_NAP
                 shown = b"".join(_show(line, wanted) for line in joiner.feed(data) if _matches(line, wanted))

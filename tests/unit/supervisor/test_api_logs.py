@@ -163,7 +163,7 @@ def test_tails_of_large_files_are_found_from_the_end(log: Log) -> None:
         assert texts(log.folder, Wanted(tail=count)) == lines[-count:]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 300), st.booleans()), max_size=40), st.integers(0, 45))
 def test_a_tail_is_the_end_of_all(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, bool]], n: int

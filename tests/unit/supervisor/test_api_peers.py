@@ -133,7 +133,7 @@ def test_the_accept_loop_lives_without_descriptors(tmp_path: Path) -> None:
         "    except OSError: pass\n"
         "    print('full', flush=True)\n"
         "    sys.stdin.readline()\n"
-        "    begun = time.process_time(); time.sleep(1.5)\n"
+        "    begun = time.process_time(); time.sleep(0.8)\n"
         "    print(time.process_time() - begun, flush=True)\n"
         "    for fd in held: os.close(fd)\n"
         "    sys.stdin.readline()\n"
