@@ -12,8 +12,10 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 from anyio import to_thread
 from anyio.abc import TaskGroup
 
@@ -86,6 +88,9 @@ class Hands:
         self.check_seconds = 0.0
         self.pressure: dict[tuple[str, str], int] = {}  # notices by (resource, some or full)
         self._remarked: dict[str, float] = {}
+        self._watching = False
+        self._launched = anyio.Event()  # set but while a launch is under way
+        self._launched.set()
         self._killed: set[int] = set()  # generations that we killed ourselves: such a SIGKILL is no OOM
 
     # -- durable --------------------------------------------------------------------------------
@@ -183,6 +188,13 @@ class Hands:
                 return None
 
     async def _launch(self, generation: int) -> facts.Event:
+        self._launched = anyio.Event()
+        try:
+            return await self._start(generation)
+        finally:
+            self._launched.set()
+
+    async def _start(self, generation: int) -> facts.Event:
         assert self.definition is not None
         shared = self.shared
         self.ring.clear()
@@ -211,27 +223,38 @@ class Hands:
         """Watch a running container: its end, and its OOM kills. Also called at adoption."""
         self.release()
         self.shim = shim
+        self._watch_parent()
+        leaf = self.shared.launcher.tree.path(self.name, shim.generation)
+        # Before Linux 6.10 a refused fork is counted in the leaf where it was refused, not above.
+        self._watch(f"{self.name}/leaf", leaf, ("pids.events", "cgroup.events"))
+        self.shared.tasks.start_soon(self._await_end, shim)
+
+    def _watch_parent(self) -> None:
+        """The stable cgroup's watches serve all runs: to let go of a PSI trigger costs a grace period of the kernel."""
         tree = self.shared.launcher.tree
-        for key, cgroup, files in (
-            (self.name, tree.path(self.name), ("memory.events",)),
-            # Before Linux 6.10 a refused fork is counted in the leaf where it was refused, not above.
-            (f"{self.name}/leaf", tree.path(self.name, shim.generation), ("pids.events", "cgroup.events")),
-        ):
-            try:
-                self.shared.watcher.add(key, cgroup, files)
-            except (WharfError, OSError) as error:
-                log.debug("container=%s %s is not watched: %s", self.name, files, error)
+        if self._watching:
+            return
+        self._watching = True
+        self._watch(self.name, tree.path(self.name), ("memory.events",))
         if self.shared.launcher.facts.psi:
             try:
                 self.shared.watcher.add_pressure(self.name, tree.path(self.name), "memory", "some", *PRESSURE)
                 self.pressure.setdefault(("memory", "some"), 0)
             except (WharfError, OSError) as error:
                 log.debug("container=%s memory pressure is not watched: %s", self.name, error)
-        self.shared.tasks.start_soon(self._await_end, shim)
+
+    def _watch(self, key: str, cgroup: Path, files: Sequence[str]) -> None:
+        try:
+            self.shared.watcher.add(key, cgroup, files)
+        except (WharfError, OSError) as error:
+            log.debug("container=%s %s is not watched: %s", self.name, files, error)
+
+    def unwatch(self) -> None:
+        self._watching = False
+        self.shared.watcher.remove(self.name)
 
     def release(self) -> None:
         if self.shim is not None:
-            self.shared.watcher.remove(self.name)
             self.shared.watcher.remove(f"{self.name}/leaf")
             self.shim.close()
             self.shim = None
@@ -272,6 +295,8 @@ class Hands:
             return None
 
     async def _clean(self, generation: int) -> facts.Event | None:
+        await anyio.lowlevel.checkpoint()  # the next run goes first: its launch, of the same step, takes the processor
+        await self._launched.wait()
         if not await to_thread.run_sync(self.shared.launcher.clean, self.name, generation, abandon_on_cancel=True):
             return facts.Failed("Clean", generation, "a process does not die")
         return None
@@ -300,6 +325,7 @@ class Hands:
 
     async def _forget(self) -> None:
         self.release()
+        self.unwatch()
         await to_thread.run_sync(self.shared.launcher.forget, self.name, abandon_on_cancel=True)
         await to_thread.run_sync(self.shared.store.forget, self.name, limiter=self.shared.store_threads)
 
@@ -307,6 +333,8 @@ class Hands:
 
     def noticed(self, notice: Notice) -> None:
         """What the watcher saw in this container's cgroups."""
+        if notice.kind == "gone" and notice.key == self.name:
+            self._watching = False  # somebody removed the cgroup beneath us; the next run makes it and its watch anew
         if self.shim is None:
             return
         if notice.kind == "pressure":

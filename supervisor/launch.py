@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,8 +56,10 @@ class Compiled:
     plan: Plan
     packed: bytes
     rootfs: Path
+    definition: str  # as JSON, for the record of each run
     missing: tuple[str, ...] = ()  # controllers that a limit needs and the host lacks
     prepared: bool = False
+    logged: bool = False  # its log directory is there
 
     @property
     def resources(self) -> Mapping[str, Any] | None:
@@ -71,6 +73,7 @@ class Spares:
     """A shim that waits ready, so that starting one is not on the way from an exit to the next exec."""
 
     path: Path
+    cgroup: Callable[[], int]  # opens the directory of the shims' cgroup
     _lock: Lock = field(default_factory=Lock)
     _ready: shim.SpareShim | None = None
 
@@ -79,12 +82,19 @@ class Spares:
             ready, self._ready = self._ready, None
         if ready is not None and ready.alive():
             return ready
-        return await shim.spawn_shim(self.path)
+        return await self._spawn()
 
     async def refill(self) -> None:
         async with self._lock:
             if self._ready is None or not self._ready.alive():
-                self._ready = await shim.spawn_shim(self.path)
+                self._ready = await self._spawn()
+
+    async def _spawn(self) -> shim.SpareShim:
+        cgroup = self.cgroup()
+        try:
+            return await shim.spawn_shim(self.path, cgroup)
+        finally:
+            os.close(cgroup)
 
     def close(self) -> None:
         if self._ready is not None:
@@ -101,7 +111,7 @@ class Launcher:
         self.facts = facts
         self.runs_dir = run_dir / "c"
         self._log_dir = log_dir
-        self.spares = Spares(shim_path)
+        self.spares = Spares(shim_path, tree.shims_fd)
         self._limiter = CapacityLimiter(parallel)
         self._threads = CapacityLimiter(8)
         self._compiled: dict[str, Compiled] = {}
@@ -151,16 +161,13 @@ class Launcher:
             compiled.prepared = True
         self.tree.open_leaf(container.name, generation)
         place = self.place(container.name)
-        try:
-            place.log_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
-        except OSError as error:
-            log.warning("container=%s no log directory: %s", container.name, error)
+        if not compiled.logged:
+            compiled.logged = _log_dir(place.log_dir, container.name)
         run = place.run(generation)
+        meta = {"version": 1, "name": container.name, "generation": generation, "boot_id": boot_id, "file": file}
         try:
-            run.mkdir(parents=True, exist_ok=True, mode=0o700)
-            meta = {"version": 1, "name": container.name, "generation": generation, "boot_id": boot_id, "file": file}
-            meta["definition"] = container.model_dump(mode="json", exclude_unset=True)
-            (run / "meta.json").write_text(json.dumps(meta))
+            make_dir(run)
+            (run / "meta.json").write_text(f'{json.dumps(meta)[:-1]}, "definition": {compiled.definition}}}')
         except OSError as error:
             raise HostError(
                 f"cannot write the run directory: {os.strerror(error.errno or 0)}", where=str(run)
@@ -173,7 +180,8 @@ class Launcher:
             return known
         spec, rootfs = spec_of(container, self.facts)
         plan = compile_plan(spec, rootfs, self.facts)
-        fresh = Compiled(container.digest, spec, plan, plan.encode(), rootfs)
+        definition = json.dumps(container.model_dump(mode="json", exclude_unset=True))
+        fresh = Compiled(container.digest, spec, plan, plan.encode(), rootfs, definition)
         self._compiled[container.name] = fresh
         return fresh
 
@@ -240,6 +248,25 @@ class Launcher:
         self.tree.remove(name)
         with suppress(OSError):
             self.place(name).run_dir.rmdir()
+
+
+def make_dir(path: Path) -> None:
+    """The directory and those above it; usually only the last is missing."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def _log_dir(path: Path, name: str) -> bool:
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o750)
+    except OSError as error:
+        log.warning("container=%s no log directory: %s", name, error)
+        return False
+    return True
 
 
 def spec_of(container: Container, facts: HostFacts) -> tuple[dict[str, Any], Path]:
