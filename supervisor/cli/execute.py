@@ -48,10 +48,6 @@ def _run(context: Context, sock: socket.socket) -> int:
         asked["user"] = context.args.text("user")
     if context.args.on("workdir"):
         asked["cwd"] = context.args.text("workdir")
-    try:
-        socket.send_fds(sock, [json.dumps(asked).encode()], _stdio())
-    except OSError as error:
-        raise NoDaemonError(f"unix://{context.client.path}: {error.strerror}") from None
 
     def forward(number: int, _: FrameType | None) -> None:
         try:
@@ -59,15 +55,20 @@ def _run(context: Context, sock: socket.socket) -> int:
         except OSError:
             pass
 
-    for number in FORWARDED:
-        signal.signal(number, forward)
+    # Held back until the request is out: before it there is nobody to pass a signal to.
+    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+    before = {number: signal.signal(number, forward) for number in FORWARDED}
     try:
+        try:
+            socket.send_fds(sock, [json.dumps(asked).encode()], _stdio())
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
         data = sock.recv(65536)  # a signal interrupts it, is forwarded, and it goes on waiting
     except OSError:
         data = b""
     finally:
-        for number in FORWARDED:
-            signal.signal(number, signal.SIG_DFL if number is not signal.SIGINT else signal.default_int_handler)
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
     if not data:
         raise NoDaemonError(f"unix://{context.client.path} broke off; the command's end is not known")
     answer = json.loads(data)
