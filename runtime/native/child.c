@@ -64,8 +64,13 @@ void reset_signals(void)
 		by_default[64]; /* struct sigaction of the kernel: all zero is SIG_DFL on every architecture */
 	for (int i = 1; i < NSIG; i++)
 		syscall(SYS_rt_sigaction, i, by_default, NULL, (NSIG - 1) / 8);
-	const uint64_t none[2] = {0};
-	syscall(SYS_rt_sigprocmask, SIG_SETMASK, none, NULL, (NSIG - 1) / 8);
+}
+
+void block_signals(bool all)
+{
+	uint64_t set[2];
+	memset(set, all ? 0xff : 0, sizeof set);
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, set, NULL, (NSIG - 1) / 8);
 }
 
 /* stdin becomes the container's own /dev/null where it has one: the host's mount is not to be held from inside. */
@@ -139,7 +144,7 @@ _Noreturn void child_main(struct child *c, const int stdio[3], bool wait_first, 
 	die_with_parent();
 	if (send(c->sync, &born, 1, MSG_NOSIGNAL) != 1)
 		_exit(126);
-	reset_signals();
+	block_signals(false);
 	set_up(c, stdio, wait_first, late_namespaces, &f);
 	child_fails(c, &f);
 }

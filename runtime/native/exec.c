@@ -81,7 +81,7 @@ static _Noreturn void helper_main(struct child *c, int init, const int *stdio)
 	struct fault f;
 	memset(&f, 0, sizeof f);
 	die_with_parent();
-	reset_signals();
+	block_signals(false);
 	help(c, init, stdio, &f);
 	child_fails(c, &f);
 }

@@ -41,7 +41,9 @@ _Noreturn void child_fails(const struct child *c, const struct fault *f);
 MUST_CHECK int wait_gate(struct child *c, struct fault *f);
 MUST_CHECK int become_ns_root(const struct plan *plan, struct fault *f);
 void die_with_parent(void);
+/* All signals to their defaults, which a child inherits; all blocked, or none. */
 void reset_signals(void);
+void block_signals(bool all);
 _Noreturn void child_main(struct child *c, const int stdio[3], bool wait_first, uint64_t late_namespaces);
 
 /* launch.c */

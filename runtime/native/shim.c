@@ -204,10 +204,12 @@ int main(int argc, char **argv)
 		print_ops();
 		return 0;
 	}
-	bool again = argc == 2 && strcmp(argv[1], START_AGAIN) == 0;
-	if (argc == 1 && leave_starter() == 0)
-		run_from_read_only_mount(argv);
+	bool placed = argc == 2 && strcmp(argv[1], START_PLACED) == 0;
+	bool again = placed || (argc == 2 && strcmp(argv[1], START_AGAIN) == 0);
+	if (argc == 1 && leave_starter(&placed) == 0)
+		run_from_read_only_mount(argv, placed);
 	init_state(&shim);
+	shim.placed = placed;
 	if ((argc != 1 && !again) || prepare(&shim) < 0) {
 		static const char text[] = "wharf-shim is started by wharfingerd, with a socket at fd 3\n";
 		return write(STDERR_FILENO, text, sizeof text - 1) < 0 ? 3 : 2;

@@ -8,7 +8,7 @@
 #include "wire.h"
 
 enum { CLIENTS_MAX = 8, EXECS_MAX = 16, EXEC_FDS = 4 };
-enum { START_FD = 3 };
+enum { START_FD = 3, START_CGROUP_FD = 4 /* optional: where the shim is to be */ };
 
 /* What an epoll event is about; the index is in the low byte. */
 enum { ON_SIGNAL, ON_STREAM, ON_LISTEN, ON_CLIENT, ON_MEMORY, ON_EXEC };
@@ -36,6 +36,7 @@ struct shim {
 	pid_t pid;
 	int pidfd;
 	bool bound, ended, saved, told, late_cgroup;
+	bool placed; /* born in its cgroup */
 	uint64_t started_ns, drain_until, retry_at;
 	uint32_t next_exec, next_serial;
 	struct client clients[CLIENTS_MAX];
@@ -70,11 +71,12 @@ int exec_signal(struct shim *s, uint64_t id, int signo);
 uint64_t exec_expire(struct shim *s, uint64_t now);
 
 /* start.c */
-#define START_AGAIN "--again" /* the argument of the second exec */
+#define START_AGAIN  "--again" /* arguments of the second exec */
+#define START_PLACED "--placed"
 void init_state(struct shim *s);
 /* 0 in the shim, -1 without a start socket; the starter's child ends. */
-int leave_starter(void);
-void run_from_read_only_mount(char **argv);
+int leave_starter(bool *placed);
+void run_from_read_only_mount(char **argv, bool placed);
 MUST_CHECK int prepare(struct shim *s);
 /* True when init runs; else everything was undone and told, or there was nothing to start. */
 MUST_CHECK bool start_run(struct shim *s);

@@ -23,10 +23,36 @@ void init_state(struct shim *s)
 	logs_init(&s->logs, -1, 0, 1);
 }
 
-/* The starter gets its child back at once, and a shim is nobody's zombie: init reaps it. */
-int leave_starter(void)
+/* Fork into the cgroup; -1 if that did not work: Linux 6.18 may kill such a child at birth (launch.c). */
+static pid_t fork_into(int cgroup)
 {
-	pid_t pid = fcntl(START_FD, F_GETFD) < 0 ? -1 : fork();
+	struct sys_clone_args args = {.flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (uint64_t)cgroup};
+	int born[2];
+	char byte = LAUNCH_BORN;
+	if (pipe2(born, O_CLOEXEC) < 0)
+		return -1;
+	pid_t pid = sys_clone3(&args);
+	if (pid == 0)
+		return write(born[1], &byte, 1) == 1 ? 0 : -1;
+	close(born[1]);
+	bool lives = pid > 0 && read(born[0], &byte, 1) == 1;
+	close(born[0]);
+	return lives ? pid : -1;
+}
+
+/* The starter gets its child back at once, and a shim is nobody's zombie: init reaps it. A shim that is born in its
+ * cgroup needs not be moved there later, which takes some ms (cgroup_threadgroup_rwsem waits for RCU). */
+int leave_starter(bool *placed)
+{
+	struct statfs fs;
+	if (fcntl(START_FD, F_GETFD) < 0)
+		return -1;
+	*placed = fstatfs(START_CGROUP_FD, &fs) == 0 && fs.f_type == CGROUP2_SUPER_MAGIC;
+	pid_t pid = *placed ? fork_into(START_CGROUP_FD) : -1;
+	if (pid < 0) {
+		*placed = false;
+		pid = fork();
+	}
 	if (pid > 0)
 		_exit(0);
 	return pid;
@@ -36,9 +62,9 @@ int leave_starter(void)
  * it runs from a read-only copy of its mount, which is attached nowhere: writing there is refused, and nobody can
  * change that (CVE-2019-5736). Where the kernel does not let us, it runs on as it is: written to it cannot be either
  * while a shim runs (ETXTBSY). */
-void run_from_read_only_mount(char **argv)
+void run_from_read_only_mount(char **argv, bool placed)
 {
-	char *const again[] = {argv[0], (char *)(uintptr_t)START_AGAIN, NULL};
+	char *const again[] = {argv[0], (char *)(uintptr_t)(placed ? START_PLACED : START_AGAIN), NULL};
 	char *const env[] = {NULL};
 	struct sys_mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY};
 	AUTOFD self = sys_open_tree(AT_FDCWD, "/proc/self/exe", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
@@ -49,7 +75,7 @@ void run_from_read_only_mount(char **argv)
 /* What a shim does once, so that a spare one is ready: it must survive its starter and every signal but SIGKILL. */
 int prepare(struct shim *s)
 {
-	sigset_t all, child;
+	sigset_t child;
 	for (int fd = 0; fd < START_FD; fd++)
 		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR | O_NOCTTY) != fd)
 			return -1;
@@ -57,8 +83,7 @@ int prepare(struct shim *s)
 		return -1;
 	s->epoll = epoll_create1(EPOLL_CLOEXEC);
 	reset_signals();
-	sigfillset(&all);
-	sigprocmask(SIG_BLOCK, &all, NULL);
+	block_signals(true);
 	sigemptyset(&child);
 	sigaddset(&child, SIGCHLD);
 	s->signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -124,7 +149,7 @@ static int take_start(struct shim *s, const struct start *start, const int fds[T
 	s->record.generation = start->generation;
 	s->record.oom_group = start->flags & START_OOM_GROUP;
 	logs_init(&s->logs, fds[TAG_LOGDIR], start->log_max_size, start->log_max_files);
-	if (fds[TAG_SHIMCG] >= 0 && write_small(fds[TAG_SHIMCG], "cgroup.procs", "0") < 0)
+	if (!s->placed && fds[TAG_SHIMCG] >= 0 && write_small(fds[TAG_SHIMCG], "cgroup.procs", "0") < 0)
 		return fail(f, NULL, "write", "cgroup.procs of the shims");
 	return 0;
 }

@@ -208,7 +208,12 @@ class Lab:
             yield shim.StartRequest(self.name, self.generation, max_size, max_files, True, fds)
 
     async def start(self, ops: Sequence[Op] | bytes, *, max_size: int = 0, max_files: int = 1) -> shim.Shim:
-        spare = await shim.spawn_shim(self.shim_path)
+        (self.top / "shims").mkdir(exist_ok=True)
+        fd = os.open(self.top / "shims", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            spare = await shim.spawn_shim(self.shim_path, fd)
+        finally:
+            os.close(fd)
         with self.request(max_size=max_size, max_files=max_files) as request:
             return await spare.start(ops if isinstance(ops, bytes) else wire.encode(ops), request)
 
