@@ -65,7 +65,7 @@ def start_unseen(s: State, event: StartAsked, now: float) -> Step:
     if s.removed:
         return refused(s, event, "it is being removed")
     cause = Cause("operator", f"started by {event.by}")
-    after = replace(_want_up(s), again=Reason.MANUAL, cause=cause, kill_at_once=False)
+    after = replace(_want_up(s), again=Reason.MANUAL, requested=True, cause=cause, kill_at_once=False)
     return accepted(event, (after, ()), "starts when it is known what runs")
 
 
@@ -97,8 +97,11 @@ def stop(s: State, event: StopAsked, now: float) -> Step:
 
 
 def stop_unseen(s: State, event: StopAsked, now: float) -> Step:
-    after = replace(_want_down(s, event), again=None, ended_by=None, kill_at_once=s.kill_at_once or event.kill)
-    return accepted(event, (after, ()))
+    """UNKNOWN: an end follows as soon as it is known what runs."""
+    s = replace(s, kill_at_once=s.kill_at_once or event.kill)
+    if s.removed:
+        return accepted(event, (s, ()))
+    return accepted(event, (replace(_want_down(s, event), again=None, ended_by=None, requested=True), ()))
 
 
 def stop_stopping(s: State, event: StopAsked, now: float) -> Step:
@@ -124,7 +127,8 @@ def restart_unseen(s: State, event: RestartAsked, now: float) -> Step:
     if s.removed:
         return refused(s, event, "it is being removed")
     cause = Cause("operator", f"restarted by {event.by}")
-    after = replace(_want_up(s), again=Reason.MANUAL, ended_by=Reason.MANUAL, cause=cause)
+    s = replace(_want_up(s), requested=True, cause=cause)
+    after = replace(s, again=Reason.MANUAL, ended_by=Reason.MANUAL)
     return accepted(event, (after, ()), "restarts when it is known what runs")
 
 
@@ -179,16 +183,12 @@ def _live(before: State, s: State, event: Redefined, now: float) -> Step:
 def _rejudged(s: State, note: tuple[Effect, ...], now: float) -> Step:
     """Down by an end that the new definition may see otherwise: what would it say?"""
     cause = Cause("update", "its definition changed")
-    policy = s.definition.restart.policy
-    end = s.last_end
-    failed = end is None or s.ended_by is not None or not restart.succeeded(end, s.definition)
-    wanted = policy in ("always", "unless-stopped") or (policy == "on-failure" and failed)
-    if s.phase is Phase.EXITED and not wanted:
-        return s, note
+    wanted = restart.wants(s.definition, s.last_end, s.ended_by)
     if s.phase is Phase.BACKOFF and not wanted:
-        words = "its definition changed" if end is None else why.judged_words(end, s.ended_by, s.definition)
-        return moves.rest(moves.fresh(s), Phase.EXITED, Cause("policy", f"{words}, policy {policy}")), note
-    if s.phase is Phase.STOPPED:
+        words = "" if s.last_end is None else f"{why.judged_words(s.last_end, s.ended_by, s.definition)}, "
+        policy = f"policy {s.definition.restart.policy}"
+        return moves.rest(moves.fresh(s), Phase.EXITED, Cause("policy", words + policy)), note
+    if s.phase is Phase.STOPPED or not (wanted or s.phase is Phase.FATAL):
         return s, note
     s, effects = moves.begin(moves.fresh(s), now, Reason.UPDATE, cause)
     return s, note + effects

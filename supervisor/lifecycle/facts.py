@@ -163,6 +163,7 @@ class State:
     retry_at: float | None = None  # end of BACKOFF, or of a start that is held
     kill_at_once: bool = False  # a kill came while the launch was under way
     restored: Saved | None = None  # what the store said, until it is known what runs
+    requested: bool = False  # while UNKNOWN: an operator's request came, which no look overrules
     health_stop: bool = False  # stopped by on_failure: stop
     dependencies: tuple[str, ...] = ()  # not met, as last told; `unmet` is set only while a start waits for them
     slow: bool = False  # attempts are used up: one each slow_interval, until a run lasts

@@ -1,7 +1,7 @@
 """The first look: what was stored, and what really runs. Pure.
 
-UNKNOWN lasts from `initial` to Adopted or Absent. Requests that come meanwhile are stored at once; `again` marks that
-one of this life of the daemon wants a start, which a look must not overrule by what was before.
+UNKNOWN lasts from `initial` to Adopted or Absent. Requests that come meanwhile are stored at once, and `requested`
+keeps the look from overruling them: else an `always` that is stopped just after a boot would start all the same.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from supervisor.lifecycle.facts import (
     Cause,
     Clean,
     Desired,
+    Effect,
     End,
     Phase,
     Reason,
@@ -96,6 +97,7 @@ def adopted(s: State, event: Adopted, now: float) -> Step:
     again, killed = s.again, s.kill_at_once
     last = None if recorded(s, event.generation) else s.last_end  # what runs has not ended, whatever is stored
     s = replace(s, generation=event.generation, last_end=last, restored=None, again=None, ended_by=None)
+    s = replace(s, requested=False)
     cause = s.cause
     s = moves.lives(replace(s, kill_at_once=False), event.pid, event.started, now)
     if s.desired is Desired.DOWN or s.removed or s.health_stop:
@@ -115,41 +117,55 @@ def absent(s: State, event: Absent, now: float) -> Step:
         # A generation was given, and nothing is left of it.
         source, words = (Source.LOST, WITH_ITS_BOOT) if event.booted else (Source.ADOPTED, NEVER_BEGAN)
         end = End(s.generation, None, now, source=source, detail=words)
-    s = replace(s, restored=None, kill_at_once=False)
+    told: tuple[Effect, ...] = ()
     if end is not None:
-        s = replace(s, generation=max(s.generation, end.generation))
+        told = (RecordEnd(end), Clean(end.generation))
+        s = replace(s, last_end=end, generation=max(s.generation, end.generation))
     if event.booted or saved is None:
         s = replace(s, attempt=0, ends=())
+    s = replace(s, restored=None, kill_at_once=False)
     if s.removed:
-        s, effects = moves.gone(replace(s, last_end=end or s.last_end))
-        return s, ((RecordEnd(end), *effects) if end is not None else effects)
-    return _after(s, was, saved, end, event.booted, now)
-
-
-def _after(s: State, was: Phase, saved: Saved | None, end: End | None, booted: bool, now: float) -> Step:
-    told = () if end is None else (RecordEnd(end), Clean(end.generation))
-    before = s
-    s = replace(s, last_end=end or s.last_end, again=None, ended_by=None)
-    if before.again is Reason.MANUAL:  # asked for in this life of the daemon
-        s, effects = moves.begin(moves.fresh(s), now, Reason.MANUAL, s.cause)
-    elif booted or saved is None or s.generation == 0:
+        s, effects = moves.gone(s)
+        return s, (*told[:1], *effects)
+    requested, again = s.requested, s.again
+    s = replace(s, requested=False, again=None, ended_by=None)
+    if requested:
+        s, effects = _as_requested(s, now)
+    elif event.booted or saved is None:
         s, effects = at_boot(s, saved is None, now)
-    elif s.desired is Desired.DOWN or s.health_stop:
-        cause = s.cause if was in (Phase.STOPPED, Phase.STOPPING) else Cause("operator", "was to be stopped")
-        s, effects = moves.rest(s, Phase.STOPPED, cause), ()
-    elif was is Phase.STOPPING or before.again is not None:
-        reason = before.again or STOPPED_FOR.get(s.cause.code, Reason.UPDATE)
-        if end is not None and end.detail != NEVER_BEGAN:
-            # The other half of a restart: its end, as if this daemon had seen it.
-            return moves.over(replace(before, again=reason, ended_by=reason), end, now)
-        s, effects = moves.begin(s, now, reason, s.cause)
-    elif end is not None and end.detail != NEVER_BEGAN:
-        s, effects = moves.judge(s, end, None, now)
-    elif was in UP:
-        s, effects = moves.begin(s, now, Reason.BOOT, Cause("adopted", NEVER_BEGAN))
     else:
-        s, effects = _as_it_was(s, saved, now), ()
+        s, effects = _goes_on(s, was, again, saved, end, now)
     return s, told + effects
+
+
+def _as_requested(s: State, now: float) -> Step:
+    if s.desired is Desired.DOWN:
+        return moves.rest(s, Phase.STOPPED, s.cause), ()
+    return moves.begin(moves.fresh(s), now, Reason.MANUAL, s.cause)
+
+
+def _goes_on(s: State, was: Phase, again: Reason | None, saved: Saved, end: End | None, now: float) -> Step:
+    """A daemon died and another came. `end`: of the run that was up then, if it is news."""
+    ran = end is not None and end.detail != NEVER_BEGAN
+    if s.desired is Desired.DOWN or s.health_stop:
+        cause = s.cause if was in (Phase.STOPPED, Phase.STOPPING) else Cause("operator", "was to be stopped")
+        return moves.rest(s, Phase.STOPPED, cause), ()
+    if was is Phase.STOPPING or again is not None:  # the other half of a restart
+        by = again or STOPPED_FOR.get(s.cause.code, Reason.UPDATE)
+        if by in (Reason.MANUAL, Reason.UPDATE):
+            return moves.begin(moves.fresh(s), now, by, s.cause)
+        if end is not None and ran:
+            return moves.judge(s, end, by, now)
+    if end is not None and ran:
+        return moves.judge(s, end, None, now)
+    if was in UP:
+        return moves.begin(s, now, Reason.BOOT, Cause("adopted", NEVER_BEGAN))
+    if was is Phase.STOPPED:  # wanted up, and never begun
+        return at_boot(s, False, now)
+    if _outdated(s, saved):
+        cause = Cause("update", "its definition changed while no daemon watched")
+        return moves.begin(moves.fresh(s), now, Reason.UPDATE, cause)
+    return _as_it_was(s, saved, now), ()
 
 
 def at_boot(s: State, new: bool, now: float) -> Step:
@@ -164,6 +180,20 @@ def at_boot(s: State, new: bool, now: float) -> Step:
         return moves.rest(replace(s, desired=Desired.DOWN, health_stop=False), Phase.STOPPED, s.cause), ()
     s = replace(s, desired=Desired.UP, explicit_stop=False)
     return moves.begin(s, now, Reason.BOOT, Cause("new", "first start") if new else Cause("boot", "started at boot"))
+
+
+def _outdated(s: State, saved: Saved) -> bool:
+    """It was down for good by a policy that is not its policy now."""
+    policy = s.definition.restart.policy
+    match saved.phase:
+        case Phase.EXITED:
+            return s.last_end is not None and restart.wants(s.definition, s.last_end, None)
+        case Phase.FATAL:
+            return policy in ("always", "unless-stopped") or (
+                policy == "on-failure" and saved.cause.code != "exhausted"
+            )
+        case _:
+            return False
 
 
 def _as_it_was(s: State, saved: Saved, now: float) -> State:

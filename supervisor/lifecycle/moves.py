@@ -66,7 +66,7 @@ def begin(s: State, now: float, reason: Reason, cause: Cause) -> Step:
         health_stop=False,
         retry_at=s.held_until if held else None,
         backoff=None,
-        unmet=s.dependencies if reason in ORDERED else (),
+        unmet=s.dependencies if reason in ORDERED and s.definition.depends_on else (),
         stop_signalled_at=None,
         killed_at=None,
         kill_at_once=False,
@@ -172,11 +172,10 @@ def over(s: State, end: End, now: float) -> Step:
 
 
 def judge(s: State, end: End, by: Reason | None, now: float) -> Step:
-    """By the restart table. `by`: ended by us for its health or a child's OOM, a failure whatever its code."""
+    """By the restart table. `by`: as in `restart.rule`."""
     definition = s.definition
     at = min(end.ended, now)
-    failed = by is not None or not restart.succeeded(end, definition)
-    ruling = restart.rule(s, end, failed, at)
+    ruling = restart.rule(s, end, by, at)
     words = why.judged_words(end, by, definition)
     notes: tuple[Effect, ...] = ()
     if ruling.crash_looping and not s.crash_looping:

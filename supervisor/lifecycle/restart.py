@@ -91,13 +91,27 @@ def lasting(state: State) -> float:
     return max(rules.reset_after, 2 * last)
 
 
-def rule(state: State, end: End, failed: bool, at: float) -> Ruling:
-    """By the restart table, for a container that is wanted up. `at`: when the run ended, at most now."""
+def wants(definition: Container, end: End | None, by: Reason | None) -> bool:
+    """Whether the policy starts again after this end; how often is another matter. None: an end that nobody knows."""
+    match definition.restart.policy:
+        case "no":
+            return False
+        case "on-failure":
+            return end is None or by is not None or not succeeded(end, definition)
+        case _:
+            return True
+
+
+def rule(state: State, end: End, by: Reason | None, at: float) -> Ruling:
+    """By the restart table, for a container that is wanted up. `at`: when the run ended, at most now.
+
+    `by`: ended by us for its health or a child's OOM, a failure whatever its code.
+    """
     rules = state.definition.restart
     lasted = end.started is not None and at - end.started >= lasting(state)
     attempt = 1 if lasted else state.attempt + 1
     recent = tuple(t for t in state.ends if at - t < rules.window)
-    if rules.policy == "no" or (rules.policy == "on-failure" and not failed):
+    if not wants(state.definition, end, by):
         return Ruling(attempt - 1, recent)
     limit = rules.max_attempts if rules.policy == "on-failure" else None
     exhausted = limit is not None and (len(recent) >= limit or (state.slow and not lasted))

@@ -155,10 +155,11 @@ def _phase_due(s: State, now: float) -> Step:
         case Phase.BACKOFF if s.retry_at is None or now >= s.retry_at:
             return moves.begin(s, now, s.next_reason, moves.restart_cause(s, s.last_end, s.ended_by))
         case Phase.STARTING if s.pid is not None:
-            return moves.steady(s, now), ()
+            s = moves.steady(s, now)
+            return _lasted(s, now) if s.phase is Phase.RUNNING else (s, ())
         case Phase.STARTING if not s.launching and not s.unmet and (s.retry_at is None or now >= s.retry_at):
             return moves.begin(s, now, s.next_reason, Cause(s.cause.code, "what the last run left is gone"))
-        case Phase.RUNNING if s.attempt or s.crash_looping or s.slow:
+        case Phase.RUNNING:
             return _lasted(s, now)
         case Phase.STOPPING if s.pid is not None:
             return _still_there(s, now)
@@ -168,7 +169,8 @@ def _phase_due(s: State, now: float) -> Step:
 
 def _lasted(s: State, now: float) -> Step:
     """It runs long enough: the count of attempts begins anew."""
-    if s.started_at is None or now < s.started_at + restart.lasting(s):
+    counting = s.attempt or s.crash_looping or s.slow
+    if not counting or s.started_at is None or now < s.started_at + restart.lasting(s):
         return s, ()
     note = (Note("crash-looping", f"over: runs for {why.span(now - s.started_at)}"),) if s.crash_looping else ()
     return replace(s, attempt=0, crash_looping=False, slow=False), note
