@@ -19,6 +19,7 @@ from runtime.wire import Op, op
 
 REPO = Path(__file__).parents[2]
 BUSYBOX = "/usr/bin/busybox"
+SANITIZED = "asan" in os.environ.get("WHARFINGER_SHIM", "")  # a path that says so: dynamic, and large
 NAMESPACES = (
     linux.CLONE_NEWNS
     | linux.CLONE_NEWPID

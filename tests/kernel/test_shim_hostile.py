@@ -177,6 +177,8 @@ async def test_an_image_that_runs_our_program_cannot_write_to_it(lab: Lab) -> No
     """CVE-2019-5736: the image's program is a link to /proc/self/exe, which is the launcher's at that time."""
     before = lab.shim_path.read_bytes()
     make_link(lab.root, "/bin/self", "/proc/self/exe")
+    if shimkit.SANITIZED:
+        pytest.skip("a dynamic program cannot run in there")
     record, text = await lab.run([*root_ops(lab.root), *self_ops(), *exec_ops("/bin/self")])
     assert (record.status, text) == (2, "wharf-shim is started by wharfingerd, with a socket at fd 3\n")
     running = await lab.start([*root_ops(lab.root), *self_ops(), *exec_ops("sleep", "1000")])

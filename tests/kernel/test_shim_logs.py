@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from runtime import shim, wire
-from tests.kernel.shimkit import Lab, parse_line, sh
+from tests.kernel.shimkit import SANITIZED, Lab, parse_line, sh
 
 pytestmark = [pytest.mark.kernel, pytest.mark.anyio]
 
@@ -195,7 +195,7 @@ async def test_a_flood_costs_bounded_memory_and_disk(lab: Lab) -> None:
     assert stat.dropped == 0
     assert sum(p.stat().st_size for p in files(lab)) <= 3 << 20
     rollup = Path(f"/proc/{running.shim_pid}/smaps_rollup").read_text()
-    assert int(re.search(r"Pss_Anon: +(\d+)", rollup)[1]) <= 200  # type: ignore[index]
+    assert int(re.search(r"Pss_Anon: +(\d+)", rollup)[1]) <= 200 or SANITIZED  # type: ignore[index]
     await stop(running)
 
 
