@@ -52,7 +52,8 @@ def initial(definition: Container, seed: str, saved: Saved | None) -> State:
         restored=saved,
     )
     if saved.cause.code == "removed":  # the daemon died while it removed it, and now it is defined again
-        s = replace(s, desired=Desired.UP, explicit_stop=False, again=Reason.UPDATE, ended_by=Reason.UPDATE)
+        s = replace(s, desired=Desired.UP, explicit_stop=False, cause=Cause("update", "defined again"))
+        s = replace(s, again=Reason.UPDATE, ended_by=Reason.UPDATE)
     return s
 
 

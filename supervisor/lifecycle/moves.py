@@ -32,6 +32,7 @@ KILL_PAUSE_MAX = 60.0
 CLEAN_AGAIN = 5.0
 CLEAN_LIMIT = 15.0  # the engine's bound for one Clean: when it was silent that long, it was done
 HOLD = CLEAN_AGAIN + CLEAN_LIMIT + 5.0
+LATE = 5.0  # a Tick that comes later than this after its time: the host slept, and nobody had time for anything
 ORDERED = frozenset({Reason.BOOT, Reason.MANUAL, Reason.UPDATE})  # starts that wait for dependencies
 
 
@@ -55,7 +56,6 @@ def fresh(s: State) -> State:
 
 def begin(s: State, now: float, reason: Reason, cause: Cause) -> Step:
     """Start the next run, or say what it waits for. Nothing may be alive."""
-    held = s.held_until is not None and now < s.held_until
     s = replace(
         s,
         phase=Phase.STARTING,
@@ -64,7 +64,7 @@ def begin(s: State, now: float, reason: Reason, cause: Cause) -> Step:
         again=None,
         ended_by=None,
         health_stop=False,
-        retry_at=s.held_until if held else None,
+        retry_at=s.held_until,
         backoff=None,
         unmet=s.dependencies if reason in ORDERED and s.definition.depends_on else (),
         stop_signalled_at=None,
@@ -74,10 +74,22 @@ def begin(s: State, now: float, reason: Reason, cause: Cause) -> Step:
     )
     if s.unmet:
         return replace(s, cause=why.waiting(s.unmet)), ()
-    if held:
+    if s.held_until is not None:
         return replace(s, cause=Cause(cause.code, f"waiting until what run {s.generation} left is gone")), ()
-    s = replace(health.clear(s), generation=s.generation + 1, launching=True, held_until=None, clean_at=None)
+    s = replace(health.clear(s), generation=s.generation + 1, launching=True)
     return s, (Launch(s.generation, reason),)
+
+
+def hold(s: State, now: float) -> State:
+    """Nothing is launched until `release`."""
+    return replace(s, held_until=now + HOLD, retry_at=now + HOLD if waiting(s) else s.retry_at)
+
+
+def release(s: State, now: float) -> State:
+    """At a Tick. Silence for the time of the hold means that all is clean, unless the host slept through it."""
+    if s.held_until is None or now < s.held_until:
+        return s
+    return hold(s, now) if s.clean_at is not None or now > s.held_until + LATE else replace(s, held_until=None)
 
 
 def lives(s: State, pid: int, started: float, now: float) -> State:
@@ -224,7 +236,7 @@ def wake_of(s: State) -> float | None:
     """The least of all times that the state waits for; None: only an event can change it."""
     if s.done:
         return None
-    times = [s.clean_at, _phase_time(s)]
+    times = [s.clean_at, s.held_until, _phase_time(s)]
     if s.pid is not None and not s.probing and s.phase in (Phase.STARTING, Phase.RUNNING):
         times.append(s.probe_at)
     return min((t for t in times if t is not None), default=None)

@@ -117,8 +117,8 @@ def _launch_unknown(s: State, event: Failed, now: float) -> Step:
     if not s.launching:
         return s, ()
     end = End(s.generation, None, now, detail=event.error)
-    s, effects = moves.over(_held(s, now), end, now)
-    return (_held(s, now) if s.phase is Phase.BACKOFF else s), (KillAll(end.generation), *effects)
+    s, effects = moves.over(moves.hold(s, now), end, now)
+    return s, (KillAll(end.generation), *effects)
 
 
 def _unclean(s: State, event: Failed, now: float) -> Step:
@@ -126,13 +126,8 @@ def _unclean(s: State, event: Failed, now: float) -> Step:
     note = Note("fault", f"run {event.generation} is not cleaned: {event.error}")
     if moves.alive(s):
         return s, (note,)
-    known = s.held_until is not None and now < s.held_until
-    return _held(replace(s, clean_at=now + moves.CLEAN_AGAIN), now), (() if known else (note,))
-
-
-def _held(s: State, now: float) -> State:
-    until = now + moves.HOLD
-    return replace(s, held_until=until, retry_at=None if s.retry_at is None else max(s.retry_at, until))
+    known = s.held_until is not None
+    return moves.hold(replace(s, clean_at=now + moves.CLEAN_AGAIN), now), (() if known else (note,))
 
 
 # --- time --------------------------------------------------------------------------------------
@@ -142,8 +137,8 @@ def tick(s: State, event: Tick, now: float) -> Step:
     """Everything that is due. Early and late Ticks are harmless."""
     effects: tuple[Effect, ...] = ()
     if s.clean_at is not None and now >= s.clean_at:
-        s, effects = replace(s, clean_at=None), (Clean(s.generation),)
-    s, more = _phase_due(s, now)
+        s, effects = moves.hold(replace(s, clean_at=None), now), (Clean(s.generation),)
+    s, more = _phase_due(moves.release(s, now), now)
     effects += more
     if s.probe_at is None or now < s.probe_at or s.pid is None or s.phase not in (Phase.STARTING, Phase.RUNNING):
         return s, effects
@@ -157,7 +152,7 @@ def _phase_due(s: State, now: float) -> Step:
         case Phase.STARTING if s.pid is not None:
             s = moves.steady(s, now)
             return _lasted(s, now) if s.phase is Phase.RUNNING else (s, ())
-        case Phase.STARTING if not s.launching and not s.unmet and (s.retry_at is None or now >= s.retry_at):
+        case Phase.STARTING if moves.waiting(s) and not s.unmet and s.held_until is None:
             return moves.begin(s, now, s.next_reason, Cause(s.cause.code, "what the last run left is gone"))
         case Phase.RUNNING:
             return _lasted(s, now)

@@ -238,6 +238,8 @@ class Daemon:
     def ended(self, run: Run, end: End) -> None:
         if self.alive:
             self.tell(run[0], Ended(end), self.luck.choice([0.0, 0.01, 1.0]))
+            if self.luck.random() < 0.1:  # news may come twice and late
+                self.tell(run[0], Ended(end), self.luck.uniform(0, 20))
 
     def remove_dir(self, run: Run) -> None:
         self.kernel.dirs.pop(run, None)
@@ -270,10 +272,8 @@ class Daemon:
             case Answer():
                 self.world.answered(name, effect.request, effect.ok)
             case Signal():
-                self.world.pressed((name, effect.generation))
                 kernel.signal((name, effect.generation), effect.signal)
             case KillAll():
-                self.world.pressed((name, effect.generation))
                 kernel.kill((name, effect.generation))
             case Launch():
                 self.launch(keeper, (name, effect.generation))
@@ -281,9 +281,9 @@ class Daemon:
                 self.after(luck.uniform(0, 0.2), lambda: self.clean((name, effect.generation)))
             case Probe():
                 ok = luck.random() >= self.odds.sick
-                told = (
-                    Probed(effect.generation, ok, "") if luck.random() < 0.9 else Failed("Probe", effect.generation, "")
-                )
+                told: Event = Probed(effect.generation, ok, "")
+                if not ok and luck.random() < 0.3:
+                    told = Failed("Probe", effect.generation, "no answer")
                 self.tell(name, told, luck.uniform(0, 2))
             case ApplyLive():
                 if keeper.running is not None:
@@ -359,11 +359,11 @@ class Daemon:
                 self.after(TOLD_AGAIN, done)
                 return
             self.kernel.life[name] = self.kernel.life.get(name, 0) + 1
+            for run in [run for run in self.kernel.dirs if run[0] == name]:
+                self.remove_dir(run)
+            self.world.forgotten(name)
 
         done()
-        for run in [run for run in self.kernel.dirs if run[0] == name]:
-            self.remove_dir(run)
-        self.world.forgotten(name)
 
 
 class Watcher:
@@ -373,6 +373,5 @@ class Watcher:
 
     def stepped(self, before: State, event: Event, after: State, effects: tuple[Effect, ...]) -> None: ...
     def answered(self, name: str, request: int, ok: bool) -> None: ...
-    def pressed(self, run: Run) -> None: ...
     def removing(self, name: str) -> None: ...
     def forgotten(self, name: str) -> None: ...

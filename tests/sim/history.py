@@ -311,15 +311,27 @@ class History(Watcher):
                 case KillAll():
                     if not stored and before.kills == 0:
                         raise Violation("I4: a kill before its intent is stored")
-        if isinstance(event, StopAsked | RestartAsked | Removed | ChildOom | Failed) or (
-            isinstance(event, Redefined) and event.restart
-        ):
-            self.may_end.add(name)
-        if isinstance(event, Probed) and after.health is Health.UNHEALTHY:
-            self.may_end.add(name)
+        self.check_kept(before, event, after, effects)
         self.check_waits(after, now, isinstance(event, Tick))
 
     ENDS = (Ended, LaunchFailed, Failed, Absent)
+
+    def check_kept(self, before: State, event: Event, after: State, effects: tuple[Effect, ...]) -> None:
+        """I1: what runs is ended only if somebody asked for it, or it failed a check."""
+        name = before.name
+        match event:
+            case StopAsked() | RestartAsked() | Removed() | Redefined(restart=True):
+                self.may_end.add(name)
+            case ChildOom() | Failed() if event.generation == before.generation:
+                self.may_end.add(name)
+            case Probed() if after.health is Health.UNHEALTHY:
+                self.may_end.add(name)
+        if name in self.may_end or not any(isinstance(effect, Signal | KillAll) for effect in effects):
+            return
+        row = self.disk.rows.get(name)
+        going = row is not None and (row.saved.phase is Phase.STOPPING or row.saved.desired is Desired.DOWN)
+        if not going and not (row is not None and row.saved.health_stop):
+            raise Violation(f"I1: run {before.generation} is ended by {event}, and nobody asked for it")
 
     def asked(self, name: str) -> bool:
         return any(self.asked_of[request] == name for request in self.pending)
@@ -352,11 +364,6 @@ class History(Watcher):
         if isinstance(event, RestartAsked):
             alive = [run for run in self.kernel.procs if run[0] == name]
             self.restarts[name] = alive[0][1] if alive else 0
-
-    def pressed(self, run: Run) -> None:
-        saved = self.disk.rows[run[0]].saved
-        if run[0] not in self.may_end and saved.desired is Desired.UP and saved.phase is not Phase.STOPPING:
-            raise Violation(f"I1: {run} is ended, and nobody asked for it")
 
     # -- the end --------------------------------------------------------------------------------
 
