@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -178,7 +179,8 @@ async def test_the_set_up_dies_with_its_shim(lab: Lab, wait: float) -> None:
         await anyio.sleep(wait)
         for pid in shims(lab.shim_path):
             if str(pid) not in (lab.leaf / "cgroup.procs").read_text().split():
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         with anyio.fail_after(5):
             while (lab.leaf / "cgroup.procs").read_text():
                 await anyio.sleep(0.01)
