@@ -122,14 +122,13 @@ def press(s: State, now: float, kill: bool) -> Step:
     kill = kill or s.kill_at_once or (not s.launching and s.definition.stop_grace_period <= 0)
     if s.launching:
         return replace(s, kill_at_once=kill), ((KillAll(s.generation),) if kill and not s.kill_at_once else ())
-    effects: tuple[Effect, ...] = ()
-    if s.stop_signalled_at is None:
-        effects = (Signal(s.generation, s.definition.stop_signal or "SIGTERM"),)
-        s = replace(s, stop_signalled_at=now)
-    if kill and s.killed_at is None:
-        s, killed = kill_all(s, now)
-        return s, effects + killed
-    return s, effects
+    if kill:
+        s = replace(s, stop_signalled_at=now if s.stop_signalled_at is None else s.stop_signalled_at)
+        return kill_all(s, now) if s.killed_at is None else (s, ())
+    if s.stop_signalled_at is not None:
+        return s, ()
+    signal = s.definition.stop_signal or "SIGTERM"
+    return replace(s, stop_signalled_at=now), (Signal(s.generation, signal),)
 
 
 def kill_all(s: State, now: float) -> Step:
