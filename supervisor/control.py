@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import signal as signals
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 import anyio
 
-from config.errors import GoneError, RefusedError
+from config.errors import GoneError, RefusedError, WharfError
 from runtime.plan import compile_exec
+from runtime.shim import Exec, Shim
 from supervisor import stream
 from supervisor.definitions import Definitions
 from supervisor.fleet import Applied, Fleet, Member
@@ -159,7 +161,14 @@ class Daemon:
         )
         running = await shim.exec(plan.encode(), *stdio)
         try:
-            return await running.wait()
+            async with anyio.create_task_group() as tasks:
+                if (words := options.get("signals")) is not None:
+                    tasks.start_soon(_pass_on, words, shim, running.id)
+                ended = await _end_of(running)
+                tasks.cancel_scope.cancel()
+            if isinstance(ended, WharfError):
+                raise ended
+            return ended
         except BaseException:
             with anyio.CancelScope(shield=True), anyio.move_on_after(2):
                 await shim.signal_exec(running.id, signals.SIGKILL)
@@ -201,6 +210,22 @@ class Daemon:
 
     def events(self, since: int, follow: bool) -> AsyncIterator[Mapping[str, Any]]:
         return self._events.read(since, follow)
+
+
+async def _end_of(running: Exec) -> int | WharfError:
+    """As a value: what leaves a task group raised comes wrapped."""
+    try:
+        return await running.wait()
+    except WharfError as error:
+        return error
+
+
+async def _pass_on(words: AsyncIterator[str], shim: Shim, number: int) -> None:
+    """Signals that the caller's terminal got, to the command inside."""
+    async for word in words:
+        if (known := signal_number(word)) is not None:
+            with suppress(WharfError):
+                await shim.signal_exec(number, known)
 
 
 def applied_words(applied: Applied) -> dict[str, Sequence[str]]:

@@ -155,8 +155,9 @@ async def _run(
     views = Views(fleet, definitions, facts, tree.controllers, clock, sampler.loop_lag, lambda: watch.degraded)
     scraper = Scraper(Exposition(), views, wall=clock.wall)
     tasks.start_soon(watcher.run, lambda notice: _noticed(fleet, notice))
+    await _declare(fleet, definitions)
     serving = await api.serve(settings, control, partial(_scrape, scraper), tasks, ready=lambda: ready)
-    await _begin(fleet, definitions, launcher, tasks)
+    await _look(fleet, definitions, launcher, tasks)
     tasks.start_soon(sampler.run)
     tasks.start_soon(_follow, watch, definitions, fleet)
     with suppress(WharfError):
@@ -177,17 +178,21 @@ async def _run(
     tasks.cancel_scope.cancel()
 
 
-async def _begin(fleet: Fleet, definitions: Definitions, launcher: Launcher, tasks: TaskGroup) -> None:
-    """Keepers for all definitions, then a look at what runs; what nobody declares any more is stopped.
+async def _declare(fleet: Fleet, definitions: Definitions) -> None:
+    """A keeper for each definition, UNKNOWN until it was looked at: so the first answer names all containers."""
+    loaded = await definitions.read()
+    definitions.keep(loaded)
+    files = definitions.files()
+    for name, definition in loaded.containers.items():
+        fleet.add(definition, files.get(name, ""))
+
+
+async def _look(fleet: Fleet, definitions: Definitions, launcher: Launcher, tasks: TaskGroup) -> None:
+    """Find what runs; what nobody declares any more is stopped.
 
     Returns when all was looked at, or after a while: a silent shim is asked on and on by its own task.
     """
-    definitions.keep(await definitions.read())
-    assert definitions.current is not None
     leaves = await to_thread.run_sync(leaves_of, launcher.tree)
-    files = definitions.files()
-    for name, definition in definitions.current.containers.items():
-        fleet.add(definition, files.get(name, ""))
     strangers = (set(leaves) | _run_names(launcher)) - set(fleet.members)
     await fleet.take_in_undeclared(sorted(strangers), leaves, definitions)
     limiter = anyio.CapacityLimiter(LOOK_TOGETHER)

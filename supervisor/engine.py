@@ -32,6 +32,7 @@ from supervisor.lifecycle import facts
 from supervisor.lifecycle.facts import State
 from supervisor.lifecycle.oom import scope_of_child_kill
 from supervisor.lifecycle.step import counted_as
+from supervisor.log import fields
 from supervisor.ports import Clock, Decision, Store
 from supervisor.probe import run_probe
 
@@ -382,10 +383,8 @@ class Hands:
             self._say(_numbered(decision, seq))
 
     def _say(self, one: Decision) -> None:
-        log.info(
-            'container=%s generation=%d state=%s before=%s cause=%s text="%s"',
-            one.name, one.generation, one.phase, one.before, one.code, one.text,
-        )  # fmt: skip
+        told = {"state": one.phase, "before": one.before, "cause": one.code, "text": one.text}
+        log.info("%s", fields(container=one.name, generation=one.generation, **told))
         self.shared.publish(one)
 
 

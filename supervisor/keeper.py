@@ -231,6 +231,8 @@ class Keeper:
     def _take_back(self, before: State, event: facts.Event, why: str) -> None:
         """What cannot be made durable did not happen: a request is refused, a fact is told again in a while."""
         self.state = before
+        if not self.unwritten:
+            log.error("container=%s state is not written: %s", before.name, why)
         self.unwritten = f"state is not written: {why}"
         if isinstance(event, facts.StartAsked | facts.StopAsked | facts.RestartAsked):
             self._answer(facts.Answer(event.request, ok=False, message=why))
