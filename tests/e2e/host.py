@@ -54,6 +54,7 @@ class Host:
     port: int
     extra: Mapping[str, str] = field(default_factory=dict)
     daemon: subprocess.Popen[bytes] | None = None
+    last_error: str = ""
 
     def __post_init__(self) -> None:
         self.base.mkdir(parents=True, exist_ok=True)
@@ -117,7 +118,8 @@ class Host:
                 answer = http.client.HTTPResponse(sock)
                 answer.begin()
                 return {c["name"]: c for c in json.loads(answer.read())["containers"]}
-        except (OSError, ValueError, KeyError, http.client.HTTPException):
+        except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
+            self.last_error = repr(error)
             return {}
 
     def answers(self) -> bool:

@@ -71,7 +71,7 @@ def test_a_hundred_deaths_of_the_daemon_under_churn(host: Host) -> None:
             begin = time.monotonic()
             now = host.status()
             took = time.monotonic() - begin
-            assert now, f"I6: no status, seed {seed} kill {n}"
+            assert now, f"I6: no status, seed {seed} kill {n}: {host.last_error} {host.log_text()[-3000:]}"
             assert took < 3, f"I6: status took {took:.1f} s, seed {seed} kill {n}"
             host.until(
                 lambda: all(host.one(s).get("pid") == steady[s][0] for s in steady),
@@ -94,7 +94,7 @@ def _ends_are_complete(host: Host, seed: int) -> None:
     host.stop_daemon()
     db = sqlite3.connect(host.base / "state/state.db")
     try:
-        rows = db.execute("SELECT name, generation, data FROM ends ORDER BY name, generation").fetchall()
+        rows = db.execute("SELECT name, generation, body FROM ends ORDER BY name, generation").fetchall()
     finally:
         db.close()
     by_name: dict[str, list[int]] = {}
