@@ -172,8 +172,7 @@ def redefined(s: State, event: Redefined, now: float) -> Step:
 def _live(before: State, s: State, event: Redefined, now: float) -> Step:
     note: tuple[Effect, ...] = (Note("update", f"changed without a restart: {', '.join(event.fields)}".rstrip(": ")),)
     if moves.alive(s):
-        s = health.redefine(s, before.definition.healthcheck, now)
-        return moves.steady(s, now) if s.phase is Phase.STARTING else s, (*note, ApplyLive(s.generation))
+        return health.redefine(s, before.definition.healthcheck, now), (*note, ApplyLive(s.generation))
     helps = not event.fields or any(field.partition(".")[0] in MAY_HELP for field in event.fields)
     if not helps or s.phase not in RESTS or s.desired is Desired.DOWN or s.health_stop:
         return s, note

@@ -62,7 +62,8 @@ def nominal(rules: Restart, attempt: int) -> float:
     if rules.interval <= 0 or rules.factor <= 1:
         return rules.interval
     # factor ** k overflows: past the attempt that reaches the cap there is nothing to compute
-    if attempt - 1 >= math.log(top / rules.interval) / math.log(rules.factor):
+    growth = max(0, attempt - 1) * math.log(rules.factor)
+    if growth >= min(math.log(top) - math.log(rules.interval), 700.0):
         return top
     return min(rules.interval * rules.factor ** max(0, attempt - 1), top)
 

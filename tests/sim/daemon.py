@@ -159,11 +159,10 @@ class Daemon:
         self.kernel.at(self.kernel.now + delay, lambda: call() if self.alive else None)
 
     def tell(self, name: str, event: Event, delay: float = 0.0) -> None:
-        def put() -> None:
-            if name in self.keepers:
-                self.keepers[name].inbox.append(event)
-
-        self.after(delay, put)
+        """To whoever keeps it now; not to a later keeper of the same name."""
+        keeper = self.keepers.get(name)
+        if keeper is not None:
+            self.after(delay, lambda: keeper.inbox.append(event))
 
     def maybe_die(self) -> None:
         if self.luck.random() < self.odds.deaths:
@@ -314,7 +313,7 @@ class Daemon:
 
             def fail() -> None:
                 self.remove_dir(run)
-                self.keepers[run[0]].inbox.append(LaunchFailed(run[1], "no such file", luck.random() < 0.5))
+                keeper.inbox.append(LaunchFailed(run[1], "no such file", luck.random() < 0.5))
 
             self.after(takes, fail)
         else:

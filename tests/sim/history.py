@@ -8,6 +8,7 @@ from typing import Any
 from config.changes import diff
 from config.model import Container
 from supervisor.lifecycle import step as core
+from supervisor.lifecycle.diagram import LEADS
 from supervisor.lifecycle.facts import (
     Absent,
     Answer,
@@ -37,71 +38,10 @@ from supervisor.lifecycle.facts import (
 from supervisor.lifecycle.restart import longest, succeeded
 from tests.sim.daemon import Daemon, Died, Odds, Request, Watcher
 from tests.sim.kernel import Disk, Kernel, Run, Violation
+from tests.sim.scenery import definition, odds
 
 QUIET = 330.0  # longer than any D state, hold, grace, launch and retry of these histories
 STEPS = 6000
-
-
-def odds(luck: Random) -> Odds:
-    """A different mixture of faults each time: all at once hide each other."""
-
-    def some(most: float) -> float:
-        return luck.uniform(0, most) if luck.random() < 0.5 else 0.0
-
-    moods = luck.choice([["ok"], ["error"], ["ok", "error", "signal", "oom"], ["oom"], ["error", "signal"]])
-    return Odds(
-        moods=moods,
-        lifetime=luck.choice([2.0, 20.0, 200.0, 5000.0]),
-        launch_fails=some(0.5),
-        launch_hangs=some(0.2),
-        launch_slow=some(0.3),
-        ignores_term=some(0.8),
-        d_state=some(0.3),
-        child_oom=some(0.3),
-        sick=some(0.7),
-        disk_full=some(0.4),
-        deaths=some(0.05),
-        reboots=some(0.3),
-        suspends=some(0.3),
-        redefines=some(0.8),
-    )
-
-
-def definition(luck: Random, name: str, other: str | None) -> Container:
-    policy = luck.choice(["no", "on-failure", "unless-stopped", "always"])
-    restart: dict[str, Any] = {
-        "policy": policy,
-        "interval": luck.choice([0.0, 1.0, 1.0, 10.0]),
-        "factor": luck.choice([1.5, 2.0, 2.0]),
-        "max_interval": luck.choice([10.0, 60.0]),
-        "reset_after": luck.choice([0.0, 60.0]),
-        "on_exhausted": luck.choice(["fatal", "slow"]),
-        "slow_interval": 900.0,
-        "crash_loop_after": luck.choice([1, 5]),
-    }
-    if policy == "on-failure" and luck.random() < 0.7:
-        restart["max_attempts"] = luck.choice([1, 3])
-    fields: dict[str, Any] = {
-        "name": name,
-        "rootfs": "/srv",
-        "command": luck.choice([("a",), ("b",)]),
-        "restart": restart,
-        "autostart": luck.random() < 0.85,
-        "stop_grace_period": luck.choice([0.0, 2.0, 10.0]),
-        "stop_signal": luck.choice([None, None, "SIGKILL"]),
-        "healthy_after": luck.choice([0.0, 1.0, 5.0]),
-        "oom": {"group": False, "on_child_kill": luck.choice(["ignore", "restart"])},
-    }
-    if luck.random() < 0.4:
-        fields["healthcheck"] = {
-            "test": ["CMD", "x"], "interval": luck.choice([5.0, 30.0]), "retries": luck.choice([1, 3]),
-            "start_period": luck.choice([0.0, 20.0]), "start_interval": 2.0,
-            "on_failure": luck.choice(["none", "restart", "stop", "event"]),
-        }  # fmt: skip
-    if other is not None:
-        condition = luck.choice(["started", "healthy", "completed_successfully"])
-        fields["depends_on"] = {other: {"condition": condition, "required": luck.random() < 0.6}}
-    return Container.model_validate(fields)
 
 
 class History(Watcher):
@@ -120,6 +60,7 @@ class History(Watcher):
         self.may_end: set[str] = set()
         self.removed: set[str] = set()
         self.steps = 0
+        self.edges: set[tuple[str, Phase, Phase]] = set()  # transitions that were seen
 
     def define(self, name: str) -> Container:
         return definition(self.luck, name, "db" if name == "app" and len(self.names) > 1 else None)
@@ -266,6 +207,7 @@ class History(Watcher):
     def forgotten(self, name: str) -> None:
         self.removed.discard(name)
         self.acked.pop(name, None)
+        self.restarts.pop(name, None)
         daemon = self.daemon
         if daemon is not None:
             daemon.after(0.5, lambda: self.apply(name))  # defined again meanwhile
@@ -285,6 +227,11 @@ class History(Watcher):
     def stepped(self, before: State, event: Event, after: State, effects: tuple[Effect, ...]) -> None:
         name, now = before.name, self.kernel.now
         stored = False
+        if before.phase is not after.phase:
+            edge = (type(event).__name__, before.phase, after.phase)
+            if after.phase not in LEADS.get(edge[:2], ()):
+                raise Violation(f"not in the table of transitions: {edge}")
+            self.edges.add(edge)
         if isinstance(event, Absent) and event.booted and after.definition.restart.policy == "always":
             self.acked.pop(name, None)  # a boot ends a stop under `always`, as documented
         for effect in effects:
