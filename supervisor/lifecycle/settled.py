@@ -1,0 +1,28 @@
+"""Whether a container is where it shall be, for exit codes and for who waits. Pure."""
+
+from __future__ import annotations
+
+from supervisor.lifecycle.facts import Desired, Health, Phase, State
+from supervisor.lifecycle.restart import succeeded
+
+RESTS = frozenset({Phase.STOPPED, Phase.EXITED, Phase.FATAL})
+
+
+def is_settled(state: State) -> bool:
+    """Nothing is under way: it runs steadily, or is down until somebody wants it up."""
+    return state.done or state.phase in RESTS or state.phase in (Phase.RUNNING, Phase.PAUSED)
+
+
+def in_desired_state(state: State) -> bool:
+    """Nobody needs to look. On its way counts as there; a run that ended counts when it was a success for good."""
+    match state.phase:
+        case Phase.RUNNING:
+            return state.desired is Desired.UP and state.health is not Health.UNHEALTHY
+        case Phase.STARTING | Phase.STOPPING | Phase.PULLING:
+            return not state.crash_looping
+        case Phase.STOPPED:
+            return state.desired is Desired.DOWN
+        case Phase.EXITED:
+            return state.last_end is not None and succeeded(state.last_end, state.definition)
+        case _:
+            return False
