@@ -1,7 +1,7 @@
 """Runs every suite, also those that need the VM, and closes with one line for all of them.
 
-`python -m scripts.run_tests [SUITE...]`; suites: unit sim kernel e2e fuzz harness vm. Exit code 0: all ran, all passed.
-The VM has one CPU of its own: its suite runs beside those of the host, and is shown when it has ended.
+`python -m scripts.run_tests [SUITE...]`; suites: unit sim kernel e2e fuzz harness vm-kernel vm-e2e. Exit code 0: all ran, all passed.
+Guests have one CPU each, and are slow: their suites run beside those of the host, and are shown when they have ended.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "build" / "test-reports"
+OPTIONS = ("-q", "-p", "no:cacheprovider", "--durations=8", "--durations-min=5")
 WORDS = ("failed", "passed", "skipped", "xfailed")
 RUNNING: list[subprocess.Popen[bytes]] = []
 
@@ -53,16 +54,17 @@ def suites() -> list[Suite]:
         Suite("harness", ("tests/vm",)),
     ]
     if platform.machine() == "x86_64":
-        found.append(
-            Suite("vm", ("tests/kernel", "tests/e2e"), "vm or kernel", require="vm kernel", in_vm=True, limit=1800)
-        )
+        found += [
+            Suite("vm-kernel", ("tests/kernel",), "vm or kernel", require="vm kernel", in_vm=True, limit=1500),
+            Suite("vm-e2e", ("tests/e2e",), "vm or kernel", require="vm", in_vm=True, limit=1800),
+        ]
     else:
         print(f"no VM on {platform.machine()}: its suite is left out", flush=True)
     return [s for s in found if s.present()]
 
 
 def command(suite: Suite) -> list[str]:
-    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", suite.select, *suite.present()]
+    pytest = [sys.executable, "-m", "pytest", *OPTIONS, "-m", suite.select, *suite.present()]
     if suite.in_vm:
         return [str(ROOT / "tests/vm/run"), "--mem", "1500M", "--timeout", str(suite.limit), "--", *pytest]
     return pytest
@@ -139,8 +141,8 @@ def stop(number: int, _frame: object) -> None:
 
 def main(names: list[str]) -> int:
     started = time.monotonic()
-    chosen = [s for s in suites() if not names or s.name in names]
-    unknown = set(names) - {s.name for s in chosen}
+    chosen = [s for s in suites() if not names or s.name in names or (s.in_vm and "vm" in names)]
+    unknown = set(names) - {s.name for s in chosen} - {"vm"}
     if unknown:
         print(f"no such suite here: {', '.join(sorted(unknown))}")
         return 2
