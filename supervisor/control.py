@@ -74,6 +74,7 @@ class Daemon:
             log_path=str(shared.launcher.place(name).log_dir / "current.log"),
             file=hands.file,
             problem="; ".join(p for p in problems if p),
+            last_end_wall=hands.last_end_wall,
         )
 
     def problems(self) -> Sequence[str]:

@@ -36,6 +36,7 @@ class Member:
 
     keeper: Keeper
     hands: Hands
+    booted: bool = True  # nothing is stored of it in this boot
     adopted: bool = False  # the first look at what runs is over
 
     @property
@@ -59,7 +60,7 @@ class Fleet:
         self._shared = shared
         self._tasks = tasks
         self._host_id = host_id
-        self._records = records
+        self._records = dict(records)
         self._told_unmet: dict[str, tuple[str, ...]] = {}
 
     # -- members --------------------------------------------------------------------------------
@@ -67,13 +68,15 @@ class Fleet:
     def add(self, definition: Container, file: str) -> Member:
         """A keeper for a definition, in state UNKNOWN until `look` has said what runs."""
         name = definition.name
-        record = self._records.get(name)
+        record = self._records.pop(name, None)  # once: a name that is declared again later begins anew
         state = initial(definition, f"{self._host_id}/{name}", record.saved if record else None)
         tally = Tally(dict(record.restarts), dict(record.ends), dict(record.oom_kills)) if record else Tally()
         hands = Hands(name, self._shared, lambda event: keeper.tell(event), tally)
         hands.definition, hands.file = definition, file
+        if record is not None:
+            hands.last_end_wall = next((stored.wall for stored in self._shared.store.ends(name, 1)), None)
         keeper = Keeper(state, hands, self._shared.clock, self._changed)
-        member = Member(keeper, hands)
+        member = Member(keeper, hands, booted=record is None or record.boot_id != self._shared.boot_id)
         self.members[name] = member
         self._tasks.start_soon(self._keep, member)
         return member
@@ -90,8 +93,6 @@ class Fleet:
     async def look(self, member: Member, leaves: Iterable[int], together: anyio.CapacityLimiter | None = None) -> None:
         """Find what runs of it, and tell the core. A shim that does not answer leaves it UNKNOWN and is asked again."""
         shared, name = self._shared, member.state.name
-        record = self._records.get(name)
-        booted = record is None or record.boot_id != shared.boot_id
         while True:
             async with together or nullcontext():
                 found = await adopt.find(shared.launcher, name, leaves, shared.boot_id, shared.clock.boot())
@@ -111,7 +112,7 @@ class Fleet:
             else:
                 await self._adopt(member, found, member.state.definition)
         else:
-            member.keeper.tell(facts.Absent(_unrecorded(found.end, member.state), booted))
+            member.keeper.tell(facts.Absent(_unrecorded(found.end, member.state), member.booted))
         for generation in found.stale:
             with CancelScope(shield=True):
                 await to_thread.run_sync(shared.launcher.clean, name, generation)

@@ -104,6 +104,7 @@ class Snapshot:
     log_path: str
     file: str  # definition file
     problem: str = ""  # error of its definition file (the last good one runs), limits not enforced, shim lost ...
+    last_end_wall: float | None = None  # Unix time at which the last end was recorded, also over a reboot
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,12 +45,12 @@ def container(shown: Snapshot) -> Json:
 
 
 def end(one: End, shown: Snapshot | None = None) -> Json:
-    """An end. `ended_wall` is null for one of an earlier boot."""
+    """An end; with `shown`, the last one of that container. `ended_wall` is null where it is not known."""
     return {
         "generation": one.generation,
         "started": one.started,
         "ended": one.ended,
-        "ended_wall": None if shown is None else _wall(shown, one.ended),
+        "ended_wall": None if shown is None else shown.last_end_wall or _wall(shown, one.ended),
         "code": one.code,
         "signal": one.signal,
         "oom": {

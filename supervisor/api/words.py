@@ -67,8 +67,10 @@ def span(seconds: float) -> str:
 
 
 def when(shown: Snapshot) -> str:
-    """The last end's local time, reckoned back from now: a clock that was set since keeps the distance true."""
+    """The last end's local time: as recorded, or reckoned back from now."""
     end: End | None = shown.state.last_end
+    if end is not None and shown.last_end_wall is not None:
+        return time.strftime("%b %d %H:%M", time.localtime(max(0.0, shown.last_end_wall)))
     if end is None or end.ended > shown.boot:  # of an earlier boot
         return ""
     return time.strftime("%b %d %H:%M", time.localtime(max(0.0, shown.wall - (shown.boot - end.ended))))

@@ -294,3 +294,17 @@ def test_no_daemon_is_one_clear_line(host: Host) -> None:
     assert done.returncode == 4
     assert "wharfingerd running?" in done.stdout + done.stderr
     assert len((done.stdout + done.stderr).strip().splitlines()) == 1
+
+
+def test_a_name_that_is_declared_again_begins_anew(host: Host) -> None:
+    host.define("web", SLEEPER)
+    host.start()
+    host.until_state("web", "RUNNING")
+    host.ctl("stop", "web")
+    host.kill_daemon()
+    host.start()
+    host.until_state("web", "STOPPED")
+    (host.definitions / "web.yaml").unlink()
+    host.until(lambda: "web" not in host.status(), 15, "web is still known")
+    host.define("web", SLEEPER)
+    host.until_state("web", "RUNNING")
