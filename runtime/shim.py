@@ -8,6 +8,7 @@ import array
 import errno
 import fcntl
 import os
+import select
 import signal
 import socket
 import stat
@@ -303,8 +304,21 @@ def _spawn(path: Path, sock: int, cgroup: int | None) -> None:
         pid = os.posix_spawn(path, [str(path)], {}, file_actions=actions, setsid=True)
     finally:
         _close_all(copies)
-    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0:  # it forks and returns at once
+    if _ended(pid) != 0:  # it forks and ends at once
         raise OSError(errno.EIO, "it cannot run on this host")
+
+
+def _ended(pid: int) -> int:
+    """Exit status of a child, which is killed if it does not end by itself."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(ANSWER_LIMIT * 1000):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        return os.waitpid(pid, 0)[1]
+    finally:
+        os.close(pidfd)
 
 
 async def connect(run_dir: Path) -> "Shim":

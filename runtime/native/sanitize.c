@@ -1,5 +1,5 @@
-/* Only in a build with sanitizers. The leak checker traces the process at its end, which a shim that cannot be dumped does
- * not allow; there is nothing to leak, since nothing is allocated. */
+/* Only in a build with sanitizers. The leak checker traces the process at its end, which a shim that cannot be dumped
+ * does not allow; there is nothing to leak, since nothing is allocated. */
 const char *__asan_default_options(void);
 const char *__asan_default_options(void)
 {

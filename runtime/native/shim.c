@@ -12,7 +12,7 @@
 #include "sys.h"
 
 #define SECOND 1000000000ull
-enum { DRAIN_SECONDS = 2, EVENTS_A_TURN = 16 };
+enum { DRAIN_SECONDS = 2, EVENTS_A_TURN = 16, RESTLESS_MS = 100 };
 
 int watch(const struct shim *s, int fd, unsigned kind, unsigned index, uint32_t events)
 {
@@ -47,8 +47,10 @@ static bool reap(struct shim *s)
 {
 	for (;;) {
 		siginfo_t info = {0};
-		if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0)
+		if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0) {
+			s->restless |= errno != ECHILD;
 			return errno != ECHILD;
+		}
 		if (!info.si_pid)
 			return true;
 		/* an exec's process told its pid before it could end: hear it now, while the pid is still its own */
@@ -166,6 +168,13 @@ static int run_timers(struct shim *s, uint64_t now)
 	return next <= now ? 0 : (int)((next - now) / 1000000 + 1);
 }
 
+static void look_ourselves(struct shim *s, bool *children)
+{
+	for (unsigned i = 0; i < LOG_STREAMS; i++)
+		stream_event(s, i);
+	*children = reap(s);
+}
+
 static void main_loop(struct shim *s)
 {
 	struct epoll_event events[EVENTS_A_TURN];
@@ -175,6 +184,10 @@ static void main_loop(struct shim *s)
 		int wait = run_timers(s, now);
 		if (is_over(s, children, now))
 			return;
+		if (s->restless) {
+			look_ourselves(s, &children);
+			wait = wait < 0 || wait > RESTLESS_MS ? RESTLESS_MS : wait;
+		}
 		int n = epoll_wait(s->epoll, events, EVENTS_A_TURN, wait);
 		for (int i = 0; i < n; i++)
 			dispatch(s, &events[i], &children);
@@ -206,11 +219,12 @@ int main(int argc, char **argv)
 	}
 	bool placed = argc == 2 && strcmp(argv[1], START_PLACED) == 0;
 	bool again = placed || (argc == 2 && strcmp(argv[1], START_AGAIN) == 0);
-	if (argc == 1 && leave_starter(&placed) == 0)
+	bool left = argc == 1 && leave_starter(&placed) == 0;
+	if (left)
 		run_from_read_only_mount(argv, placed);
 	init_state(&shim);
 	shim.placed = placed;
-	if ((argc != 1 && !again) || prepare(&shim) < 0) {
+	if (!(left || again) || prepare(&shim) < 0) {
 		static const char text[] = "wharf-shim is started by wharfingerd, with a socket at fd 3\n";
 		return write(STDERR_FILENO, text, sizeof text - 1) < 0 ? 3 : 2;
 	}

@@ -36,7 +36,8 @@ struct shim {
 	pid_t pid;
 	int pidfd;
 	bool bound, ended, saved, told, late_cgroup;
-	bool placed; /* born in its cgroup */
+	bool placed;   /* born in its cgroup */
+	bool restless; /* the kernel refused to tell us something: look ourselves, ten times a second */
 	uint64_t started_ns, drain_until, retry_at;
 	uint32_t next_exec, next_serial;
 	struct client clients[CLIENTS_MAX];

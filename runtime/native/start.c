@@ -7,7 +7,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/statfs.h>
-#include <sys/statvfs.h>
+#include <time.h>
 
 #include "shim.h"
 #include "sys.h"
@@ -167,7 +167,7 @@ static void watch_run(struct shim *s, const struct launched *run)
 	s->proc_pid = openat(s->proc, pid, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	for (unsigned i = 0; i < LOG_STREAMS; i++) {
 		s->logs.streams[i].fd = run->out[i];
-		s->logs.errors += watch(s, run->out[i], ON_STREAM, i, EPOLLIN) < 0;
+		s->restless |= watch(s, run->out[i], ON_STREAM, i, EPOLLIN) < 0;
 	}
 	s->memory_events = openat(s->parent, "memory.events", O_RDONLY | O_CLOEXEC);
 	if (s->memory_events >= 0)
@@ -229,7 +229,12 @@ static void reply_started(const struct shim *s, const struct fault *fault)
 		msg.msg_control = &control;
 		msg.msg_controllen = sizeof control.space;
 	}
-	sendmsg(START_FD, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+	const struct timespec pause = {.tv_nsec = 10000000};
+	for (int i = 0; i < 20 && sendmsg(START_FD, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0; i++) {
+		if (errno == EPIPE || errno == ECONNRESET)
+			return;
+		nanosleep(&pause, NULL); /* no memory, or no room: an answer that is lost would cost the container */
+	}
 }
 
 /* Init runs, or everything was undone and told. */
