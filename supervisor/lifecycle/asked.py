@@ -88,8 +88,6 @@ def _want_down(s: State, event: StopAsked) -> State:
 
 def stop(s: State, event: StopAsked, now: float) -> Step:
     """Wins over every policy, from every state."""
-    if s.removed and not moves.alive(s):
-        return accepted(event, (s, ()))
     after = _want_down(s, event)
     if moves.alive(s):
         return accepted(event, moves.stop(after, now, after.cause, kill=event.kill))
@@ -115,8 +113,6 @@ def stop_stopping(s: State, event: StopAsked, now: float) -> Step:
 
 
 def restart_up(s: State, event: RestartAsked, now: float) -> Step:
-    if s.removed:
-        return refused(s, event, "it is being removed")
     if not moves.alive(s):
         return start(s, StartAsked(event.request, event.by), now)
     cause = Cause("operator", f"restarted by {event.by}")

@@ -217,7 +217,8 @@ def _verdict(s: State, end: End, by: Reason | None, words: str, ruling: restart.
 
 def _used_up(s: State) -> str:
     rules = s.definition.restart
-    return f"{rules.max_attempts} restarts in {why.span(rules.window)} are used up"
+    used = "1 restart is" if rules.max_attempts == 1 else f"{rules.max_attempts} restarts are"
+    return f"{used} used up in {why.span(rules.window)}"
 
 
 def restart_cause(s: State, end: End | None, by: Reason | None) -> Cause:

@@ -172,11 +172,9 @@ def _lasted(s: State, now: float) -> Step:
 
 
 def _still_there(s: State, now: float) -> Step:
-    if s.stop_signalled_at is None:
-        return moves.press(s, now, kill=False)
     if s.killed_at is None:
         grace = s.definition.stop_grace_period
-        if now < s.stop_signalled_at + grace:
+        if s.stop_signalled_at is not None and now < s.stop_signalled_at + grace:
             return s, ()
         cause = Cause(s.cause.code, f"{s.cause.text}; killed after {why.span(grace)}")
         return moves.kill_all(replace(s, cause=cause), now)

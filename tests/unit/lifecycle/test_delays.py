@@ -164,7 +164,7 @@ def test_on_failure_n_restarts_n_times_in_the_window_then_fatal(limit: int) -> N
         run.tick().launched()
     assert run.ends(code=1).phase is Phase.FATAL
     assert run.s.cause.code == "exhausted"
-    assert run.s.cause.text == f"exit 1: {limit} restarts in 10m00s are used up"
+    assert run.s.cause.text == f"exit 1: {'1 restart is' if limit == 1 else f'{limit} restarts are'} used up in 10m00s"
     assert run.s.wake_at is None
     assert run.tell(Tick(), 1e6).phase is Phase.FATAL
 
