@@ -23,6 +23,9 @@ struct child {
 
 typedef int op_fn(struct child *c, const struct op *op, struct fault *f);
 
+/* ops_name.c */
+op_fn op_hostname, op_sysctl, op_loopback;
+
 /* ops_mount.c: run the operations up to and with ROOTATTR, then let go of the host's root. */
 MUST_CHECK int run_mount_ops(struct child *c, struct fault *f);
 /* What only the parent can do for them: a detached copy of the root and of each bind source, in the host's mount

@@ -1,11 +1,6 @@
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/magic.h>
-#include <net/if.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/statfs.h>
 #include <sys/sysmacros.h>
 
 #include "inroot.h"
@@ -237,68 +232,6 @@ static int op_symlink(struct child *c, const struct op *op, struct fault *f)
 	if (n == (ssize_t)op->a[0].s.n && memcmp(old, text, (size_t)n) == 0)
 		return 0;
 	return fail_as(f, op, err, "symlinkat", path);
-}
-
-static int op_hostname(struct child *c, const struct op *op, struct fault *f)
-{
-	(void)c;
-	long err = syscall(op->code == OP_HOSTNAME ? SYS_sethostname : SYS_setdomainname, op->a[0].s.p, op->a[0].s.n);
-	return err < 0 ? fail(f, op, "sethostname", op->a[0].s.p) : 0;
-}
-
-/* A proc that nobody else can have put something over; the host's own where fsopen refuses it. Before PIVOT only. */
-static int trusted_proc(struct child *c, const struct op *op, struct fault *f)
-{
-	if (c->proc >= 0)
-		return 0;
-	struct fault ignored;
-	AUTOFD proc = new_mount("proc", op, 0, &ignored);
-	if (proc < 0 && !c->pivoted)
-		proc = open("/proc", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	struct statfs fs;
-	struct stat st;
-	if (proc < 0 || fstatfs(proc, &fs) < 0 || fstat(proc, &st) < 0)
-		return fail(f, op, "fsopen", "proc");
-	if (fs.f_type != PROC_SUPER_MAGIC || st.st_ino != 1)
-		return fail_as(f, op, EXDEV, "fstatfs", "proc");
-	c->proc = take_fd(&proc);
-	return 0;
-}
-
-/* The first separator of a key is the separator; with dots, a slash stands for a dot in a name, sysctl.d(5). */
-static int op_sysctl(struct child *c, const struct op *op, struct fault *f)
-{
-	const char *key = op->a[0].s.p;
-	char path[256] = "sys/";
-	if (op->a[0].s.n + 5 > sizeof path)
-		return fail_as(f, op, ENAMETOOLONG, "openat2", key);
-	bool dots = key[strcspn(key, "./")] == '.';
-	for (size_t i = 0; key[i]; i++)
-		path[4 + i] = !dots ? key[i] : (char)(key[i] == '.' ? '/' : key[i] == '/' ? '.' : key[i]);
-	if (trusted_proc(c, op, f) < 0)
-		return -1;
-	struct open_how how = {.flags = O_WRONLY | O_CLOEXEC,
-			       .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV};
-	AUTOFD fd = sys_openat2(c->proc, path, &how);
-	if (fd < 0)
-		return fail(f, op, "openat2", key);
-	if (write(fd, op->a[1].s.p, op->a[1].s.n) != (ssize_t)op->a[1].s.n)
-		return fail(f, op, "write", key);
-	return 0;
-}
-
-/* Any socket can ask a network device's flags; a Unix one needs no module. */
-static int op_loopback(struct child *c, const struct op *op, struct fault *f)
-{
-	(void)c;
-	AUTOFD fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	struct ifreq request = {.ifr_name = "lo"};
-	if (fd < 0 || ioctl(fd, SIOCGIFFLAGS, &request) < 0)
-		return fail(f, op, "SIOCGIFFLAGS", "lo");
-	request.ifr_flags |= IFF_UP;
-	if (ioctl(fd, SIOCSIFFLAGS, &request) < 0)
-		return fail(f, op, "SIOCSIFFLAGS", "lo");
-	return 0;
 }
 
 /* The host's root stays stacked over the new one, unseen by lookups, until the masks are made: they need /dev/null. */
