@@ -76,7 +76,8 @@ class Host:
         self.mounts = self._mounts()
 
     def _mounts(self) -> int:
-        return len(Path("/proc/self/mountinfo").read_text().splitlines())
+        """Mounts that concern this host's directories; others come and go beside the test."""
+        return Path("/proc/self/mountinfo").read_text().count(str(self.base))
 
     # -- the daemon -----------------------------------------------------------------------------
 
@@ -110,6 +111,9 @@ class Host:
 
     def status(self) -> dict[str, dict[str, Any]]:
         """As `wharfctl status --json`, asked on the socket itself; {} without a daemon."""
+        return self._ask() or {}
+
+    def _ask(self) -> dict[str, dict[str, Any]] | None:
         try:
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.settimeout(10)
@@ -120,11 +124,11 @@ class Host:
                 return {c["name"]: c for c in json.loads(answer.read())["containers"]}
         except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
             self.last_error = repr(error)
-            return {}
+            return None
 
     def answers(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as sock:
-            return sock.connect_ex(self.env["WHARFINGER_SOCKET"]) == 0
+        """A whole answer: a dead daemon's listener can still take a connection while one of its forks goes to exec."""
+        return self._ask() is not None
 
     def one(self, name: str) -> dict[str, Any]:
         return self.status().get(name, {"state": None})
@@ -185,6 +189,8 @@ class Host:
                     self.until(lambda: not self.left(), 15, f"left over: {self.left()}")
                 self.stop_daemon()
         finally:
+            if self.daemon is not None and self.daemon.poll() is None:
+                self.kill_daemon()
             self._wipe()
 
     def _wipe(self) -> None:
