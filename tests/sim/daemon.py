@@ -277,7 +277,7 @@ class Daemon:
             case Launch():
                 self.launch(keeper, (name, effect.generation))
             case Clean():
-                self.after(luck.uniform(0, 0.2), lambda: self.clean((name, effect.generation)))
+                self.after(luck.uniform(0, 0.2), lambda: self.clean(keeper, (name, effect.generation)))
             case Probe():
                 ok = luck.random() >= self.odds.sick
                 told: Event = Probed(effect.generation, ok, "")
@@ -340,7 +340,9 @@ class Daemon:
             self.tell(run[0], ChildOom(run[1], 1), luck.uniform(0, 20))
         return proc.pid
 
-    def clean(self, run: Run) -> None:
+    def clean(self, keeper: Keeper, run: Run) -> None:
+        if self.keepers.get(run[0]) is not keeper:
+            return  # forgotten meanwhile; a new one of the same name begins with the same numbers
         if run in self.kernel.procs:
             self.kernel.kill(run)
             self.tell(run[0], Failed("Clean", run[1], "a process does not die"), self.luck.uniform(1, 14))
