@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.host import BIN, Host, start_time
 
-pytestmark = [pytest.mark.e2e, pytest.mark.kernel]
+pytestmark = pytest.mark.e2e
 
 ALWAYS = """containers:
   web:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.host import Host, start_time
 
-pytestmark = [pytest.mark.e2e, pytest.mark.kernel, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 KILLS = int(os.environ.get("WHARF_KILLS", "100"))
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.host import BIN, REPO, Host, start_time
 
-pytestmark = [pytest.mark.e2e, pytest.mark.kernel]
+pytestmark = pytest.mark.e2e
 
 SLEEPER = """containers:
   web:
