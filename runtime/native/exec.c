@@ -21,11 +21,11 @@ enum { SYNC_AT = 3, INIT_AT = 4 };
 
 static int arrange_fds(struct child *c, int init, const int *stdio, struct fault *f)
 {
-	/* none of them is below 5: 0 to 3 are always taken in the shim, 4 is its epoll */
+	/* 0 to 2 and 4 (epoll) are always taken in the shim, so of all these only one can be at 3 */
 	for (int i = 0; i < 3; i++)
 		if (dup2(stdio[i], i) < 0)
 			return fail(f, NULL, "dup2", "stdio");
-	if (dup3(c->sync, SYNC_AT, O_CLOEXEC) < 0 || dup3(init, INIT_AT, O_CLOEXEC) < 0)
+	if ((c->sync != SYNC_AT && dup3(c->sync, SYNC_AT, O_CLOEXEC) < 0) || dup3(init, INIT_AT, O_CLOEXEC) < 0)
 		return fail(f, NULL, "dup3", "");
 	c->sync = SYNC_AT;
 	if (sys_close_range(INIT_AT + 1, ~0U, 0) < 0)

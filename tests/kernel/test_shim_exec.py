@@ -216,3 +216,26 @@ async def test_nothing_that_the_container_sees_ever_runs_our_program(lab: Lab) -
     assert str(lab.shim_path) not in lab.text()
     assert "wharf" not in lab.text()
     assert Path(f"/proc/{os.getpid()}").exists()
+
+
+async def test_a_later_daemon_can_exec_too(lab: Lab) -> None:
+    """The start socket's number, 3, is free again then, and any fd may take it."""
+    first = await lab.start(sh(lab.root, "sleep 1000"))
+    second = await shim.connect(lab.run_dir)  # takes another number
+    first.close()
+    await anyio.sleep(0.05)
+    for code in range(3):
+        assert (await output(second, plan("sh", "-c", f"exit {code}")))[0] == code
+    await second.signal(signal.SIGKILL)
+    with anyio.fail_after(10):
+        await second.wait_gone()
+    second.close()
+
+
+async def test_an_exec_where_processes_cannot_be_cloned_into_the_cgroup(lab: Lab) -> None:
+    """Linux 6.18 kills them at birth when the leaf has seen a cgroup.kill that the shims' cgroup has not."""
+    lab.leaf.mkdir(parents=True)
+    (lab.leaf / "cgroup.kill").write_text("1")
+    async with running(lab) as one:
+        _, text = await output(one, plan("cat", "/proc/self/cgroup"))
+        assert text.splitlines()[-1] == "0::/"
