@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runtime.shim import ExitRecord
 from supervisor.lifecycle.facts import End, Source
-from supervisor.lifecycle.oom import Counters, verdict
+from supervisor.lifecycle.oom import Counters, detail, verdict
 
 
 def end_of(record: ExitRecord, source: Source, we_killed: bool) -> End:
@@ -32,4 +32,5 @@ def end_of(record: ExitRecord, source: Source, we_killed: bool) -> End:
         signal=signal,
         oom=oom,
         source=source,
+        detail=detail(counters),
     )

@@ -112,7 +112,10 @@ class Fleet:
             else:
                 await self._adopt(member, found, member.state.definition)
         else:
-            member.keeper.tell(facts.Absent(_unrecorded(found.end, member.state), member.booted))
+            end = _unrecorded(found.end, member.state)
+            member.keeper.tell(facts.Absent(end, member.booted))
+            if end is not None:  # its record is all there is of it until the core has it stored; then the core cleans
+                found.stale = [generation for generation in found.stale if generation != end.generation]
         for generation in found.stale:
             with CancelScope(shield=True):
                 await to_thread.run_sync(shared.launcher.clean, name, generation)
@@ -209,6 +212,8 @@ class Fleet:
         if change.kind == "same":
             return
         member.hands.definition = new
+        self._told_unmet.pop(new.name, None)
+        self._tell_unmet(member)  # before it: what it begins waits for them
         member.keeper.tell(facts.Redefined(new, change.kind == "restart", change.fields))
 
     # -- dependencies ---------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,9 +23,8 @@ from anyio import (
     create_task_group,
     fail_after,
     move_on_after,
-    sleep,
 )
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskStatus
 
 from config.errors import HostError, WharfError
 from supervisor.lifecycle import facts
@@ -42,6 +42,7 @@ WRITE_AGAIN = 2.0  # seconds until a fact that could not be stored is told again
 Durable = facts.Persist | facts.RecordEnd | facts.Note
 Slow = facts.Launch | facts.Clean | facts.Probe | facts.ApplyLive | facts.Forget
 SLOW = (facts.Launch, facts.Clean, facts.Probe, facts.ApplyLive, facts.Forget)
+REQUESTS = (facts.StartAsked, facts.StopAsked, facts.RestartAsked)
 DURABLE = (facts.Persist, facts.RecordEnd, facts.Note)
 
 
@@ -85,7 +86,8 @@ class Keeper:
         self._tx, self._rx = create_memory_object_stream[facts.Event](math.inf)
         self._answers: dict[int, Answered] = {}
         self._moved = Event()
-        self._later: TaskGroup
+        self._held: deque[facts.Event] = deque()  # facts that could not be stored yet, and those after them
+        self._held_until = 0.0
         self.fault = ""
         self.unwritten = ""
 
@@ -131,7 +133,6 @@ class Keeper:
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         async with create_task_group() as tg:
-            self._later = tg
             task_status.started()
             while not self.state.done:
                 event = await self._next()
@@ -151,9 +152,20 @@ class Keeper:
             answered.done.set()
 
     async def _next(self) -> facts.Event:
+        """The next event; facts that could not be stored come first, and in their order. Requests may pass them."""
+        while True:
+            if self._held and self._clock.boot() >= self._held_until:
+                return self._held.popleft()
+            event = await self._receive()
+            if not self._held or isinstance(event, REQUESTS):
+                return event
+            if not isinstance(event, facts.Tick):
+                self._held.append(event)
+
+    async def _receive(self) -> facts.Event:
         with suppress(WouldBlock):  # receive() is a cancel point first: an overdue Tick would overtake a stop
             return self._rx.receive_nowait()
-        due = self.state.wake_at
+        due = self._held_until if self._held else self.state.wake_at
         nap = math.inf if due is None else min(LONGEST_NAP, max(0.0, due - self._clock.boot()))
         with move_on_after(nap):
             return await self._rx.receive()
@@ -234,13 +246,10 @@ class Keeper:
         if not self.unwritten:
             log.error("container=%s state is not written: %s", before.name, why)
         self.unwritten = f"state is not written: {why}"
-        if isinstance(event, facts.StartAsked | facts.StopAsked | facts.RestartAsked):
+        self._held_until = self._clock.boot() + WRITE_AGAIN
+        if isinstance(event, REQUESTS):
             self._answer(facts.Answer(event.request, ok=False, message=why))
-        else:
-            self._later.start_soon(self._again, event)
-            if before.wake_at is not None:  # what is overdue must not spin meanwhile
-                self.state = replace(before, wake_at=max(before.wake_at, self._clock.boot() + WRITE_AGAIN))
-
-    async def _again(self, event: facts.Event) -> None:
-        await sleep(WRITE_AGAIN)
-        self.tell(event)
+        elif not isinstance(event, facts.Tick):
+            self._held.appendleft(event)
+        elif before.wake_at is not None:  # what is overdue must not spin meanwhile
+            self.state = replace(before, wake_at=max(before.wake_at, self._held_until))
