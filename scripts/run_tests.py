@@ -1,7 +1,7 @@
 """Runs every suite, also those that need the VM, and closes with one line for all of them.
 
-`python -m scripts.run_tests [SUITE...]`; suites: unit sim kernel e2e fuzz harness vm-kernel vm-e2e, `vm` for both of the
-VM. Exit code 0: all ran, all passed.
+`python -m scripts.run_tests [SUITE...]`; suites: unit sim kernel e2e fuzz harness vm-kernel vm-e2e, `vm` for both
+of the VM. Exit code 0: all ran, all passed.
 Guests have one CPU each, and are slow: their suites run beside those of the host, and are shown when they have ended.
 """
 
