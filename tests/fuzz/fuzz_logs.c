@@ -21,13 +21,20 @@ static uint8_t sent[2][1 << 16], found[2][1 << 16], file[1 << 21];
 static size_t sent_n[2], found_n[2];
 enum { HEAD = 40 }; /* `2026-11-25T07:04:04.123456789Z stdout F ` */
 
+static char path[] = "/dev/shm/wharf-fuzz-XXXXXX";
+
+static void remove_dir(void)
+{
+	rmdir(path); /* files stay only after a finding */
+}
+
 static int log_dir(void)
 {
 	static int dir = -1;
-	char path[] = "/dev/shm/wharf-fuzz-XXXXXX";
 	if (dir < 0) {
 		HOLDS(mkdtemp(path));
 		dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		atexit(remove_dir);
 	}
 	return dir;
 }
