@@ -58,10 +58,8 @@ def test_the_core_may_reach_no_clock_file_or_socket() -> None:
     ("name", "text", "word"),
     [
         ("a.py", "x = 1\n" * 401, "401 lines"),
-        ("docs/a.md", "from pypi" + ".org\n", "index host"),
         ("requirements.lock", "--index-url somewhere\n", "names an index"),
         ("requirements.lock", "a @ https" + "://host/a.whl\n", "names an index"),
-        ("a.toml", "path = '/wo" + "rk/main'\n", "workplace path"),
         ("docs/a.md", "see [this](no-such.md)\n", "no-such.md"),
         ("a.c", "<<<<<<< ours\n", "conflict marker"),
     ],
