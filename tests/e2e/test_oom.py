@@ -47,7 +47,11 @@ def test_a_childs_oom_kill_is_an_event_and_not_an_end(host: Host) -> None:
     stop_signal: KILL
     oom: {group: false}
     resources: {memory: 8MiB, memory_swap: 0}
-    command: [sh, -c, "tail /dev/zero; echo survived; while [ ! -e /tmp/go ]; do sleep 0.1; done; exit 7"]
+    command:
+      - sh
+      - -c
+      - "(echo 1000 > /proc/self/oom_score_adj; exec tail /dev/zero); echo survived;
+         while [ ! -e /tmp/go ]; do sleep 0.1; done; exit 7"
     mounts: [{type: tmpfs, target: /tmp}]
 """,
     )
