@@ -27,7 +27,7 @@ import anyio
 from anyio import open_signal_receiver, to_thread
 from anyio.abc import TaskGroup
 
-from config.errors import HostError, WharfError
+from config.errors import HostError, RefusedError, WharfError
 from config.settings import Settings, load_settings
 from monitor.defdir import DefinitionWatch
 from monitor.events import EventWatcher, Notice
@@ -52,6 +52,7 @@ from supervisor.views import Views
 
 log = logging.getLogger("wharfinger")
 
+LOCK_TRIES, LOCK_PAUSE = 16, 0.05  # seconds: a true second daemon is told within one
 LOOK_LIMIT = 10.0  # seconds until the daemon says that it is ready, whatever a shim does
 LOOK_TOGETHER = 16  # shims that are asked at once at start
 
@@ -91,11 +92,21 @@ async def serve(settings: Settings, sources: Mapping[str, str]) -> None:
         raise HostError("wharfingerd must run as root", hint="start it by systemd, or with sudo")
     for directory in (settings.state_dir, settings.run_dir, settings.log_dir):
         _make(directory)
-    lock = lock_state_dir(settings.state_dir)
+    lock = await _lock(settings.state_dir)
     try:
         await _locked(settings, sources)
     finally:
         os.close(lock)
+
+
+async def _lock(directory: Path) -> int:
+    """A daemon that was killed while it started a shim leaves the lock to that fork until its exec: wait a moment."""
+    for _ in range(LOCK_TRIES):
+        try:
+            return lock_state_dir(directory)
+        except RefusedError:
+            await anyio.sleep(LOCK_PAUSE)
+    return lock_state_dir(directory)
 
 
 async def _locked(settings: Settings, sources: Mapping[str, str]) -> None:

@@ -40,7 +40,8 @@ def test_10_a_stranger_with_a_recycled_pid_is_never_signalled(host: Host) -> Non
         assert start_time(pid) == stranger
     finally:
         limit.write_text(before)
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_a_full_state_disk_refuses_with_words_and_touches_nothing(host: Host) -> None:
