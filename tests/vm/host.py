@@ -148,10 +148,11 @@ def guest_python() -> str:
     return str(Path(sys.executable).resolve())
 
 
-def guard(group: int) -> int:
+def guard(group: int, run: Path) -> int:
     """Fork a keeper that kills process group `group` when this process is gone, however it went.
 
-    Returns the fd whose close tells it. Without it a SIGKILL of this program would leave the guest's processes.
+    Returns the fd whose close tells it; a byte before says that `run` is not its to remove. Without it a SIGKILL of
+    this program would leave the guest's processes and that directory.
     """
     r, w = os.pipe()
     if os.fork() == 0:
@@ -161,12 +162,10 @@ def guard(group: int) -> int:
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
-        while os.read(r, 1):
-            pass
-        try:
-            os.killpg(group, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        told = os.read(r, 1)
+        kill_group(group)
+        if not told:
+            shutil.rmtree(run, ignore_errors=True)
         os._exit(0)
     os.close(r)
     return w
@@ -252,7 +251,7 @@ def run_guest(run: Path, o: Options) -> int:
     guest = boot(run, o, Ends(out_w, err_w, typed_r, log_w))
     for fd in (out_w, err_w, log_w, typed_r):
         os.close(fd)
-    watch = guard(guest.pid)
+    watch = guard(guest.pid, run)
     lines: dict[int, Callable[[bytes], None]] = {out_r: lambda d: put(1, d), err_r: lambda d: put(2, d), log_r: log.put}
     if o.terminal:
         lines[0] = lambda d: put(typed_w, d)
@@ -262,6 +261,7 @@ def run_guest(run: Path, o: Options) -> int:
     finally:
         kill_group(guest.pid)
         guest.wait()
+        os.write(watch, b".")
         os.close(watch)
         os.wait()
     code = exit_code(run)

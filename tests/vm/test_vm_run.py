@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import signal
 import subprocess
 import sys
@@ -51,7 +50,7 @@ def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     shm = set(os.listdir("/dev/shm"))
     yield str(tmp_path)
     for _ in range(50):
-        if not guests(str(tmp_path)):
+        if not guests(str(tmp_path)) and not list(tmp_path.glob("wharfinger-vm-*")):
             break
         time.sleep(0.1)
     assert guests(str(tmp_path)) == []
@@ -156,9 +155,6 @@ def test_no_guest_outlives_its_runner(number: int, code: int, mark: str) -> None
         assert runner.stdout.readline() == b"up\n"
         runner.send_signal(number)
         assert runner.wait(20) == code
-    for left in Path(mark).glob("wharfinger-vm-*"):
-        assert number == signal.SIGKILL
-        shutil.rmtree(left)
 
 
 def test_what_the_command_left_running_does_not_keep_the_guest_up(mark: str) -> None:
