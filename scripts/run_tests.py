@@ -70,8 +70,18 @@ def command(suite: Suite) -> list[str]:
     pytest = [sys.executable, "-m", "pytest", *OPTIONS, "-m", suite.select]
     pytest += [*(f"--ignore={p}" for p in suite.leave_out), *suite.present()]
     if suite.in_vm:
-        return [str(ROOT / "tests/vm/run"), "--mem", "1500M", "--timeout", str(suite.limit), "--", *pytest]
+        vm = [str(ROOT / "tests/vm/run"), "--mem", "1500M", "--timeout", str(suite.limit)]
+        return [*vm, "--disk", str(blank_disk(suite.name)), "--module", "dm-mod", "--", *pytest]
     return pytest
+
+
+def blank_disk(name: str) -> Path:
+    """The guest's /dev/ubda: empty, sparse, for this run."""
+    path = REPORTS / f"{name}.disk"
+    path.unlink(missing_ok=True)
+    with path.open("wb") as disk:
+        disk.truncate(64 << 20)
+    return path
 
 
 def run(suite: Suite, output: IO[bytes] | None) -> Counter[str]:

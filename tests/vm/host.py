@@ -185,17 +185,22 @@ class Tail:
             say(f"guest kernel: {line}")
 
 
-def relay(lines: dict[int, Callable[[bytes], None]], deadline: float) -> bool:
-    """Hand on what the guest's lines bring until all end. False: the deadline passed."""
+def relay(lines: dict[int, Callable[[bytes], None]], deadline: float, signalled: int) -> bool:
+    """Hand on what the guest's lines bring until all end. False: the deadline passed.
+
+    `signalled` becomes readable with a signal: one that comes just before the wait would not end it by itself.
+    """
     with selectors.DefaultSelector() as sel:
-        for source in lines:
+        for source in (*lines, signalled):
             sel.register(source, selectors.EVENT_READ)
-        while sel.get_map().keys() - {0}:
+        while sel.get_map().keys() - {0, signalled}:
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
             for key, _ in sel.select(min(left, 3600.0)):
                 data = os.read(key.fd, 65536)
+                if key.fd == signalled:
+                    continue
                 if data:
                     lines[key.fd](data)
                 else:
@@ -244,7 +249,7 @@ def raw_terminal(wanted: bool) -> Iterator[None]:
         termios.tcsetattr(0, termios.TCSADRAIN, before)
 
 
-def run_guest(run: Path, o: Options) -> int:
+def run_guest(run: Path, o: Options, signalled: int) -> int:
     write_job(run, o)
     (out_r, out_w), (err_r, err_w), (log_r, log_w), (typed_r, typed_w) = os.pipe(), os.pipe(), os.pipe(), os.pipe()
     log = Tail()
@@ -257,7 +262,7 @@ def run_guest(run: Path, o: Options) -> int:
         lines[0] = lambda d: put(typed_w, d)
     try:
         with raw_terminal(o.terminal):
-            in_time = relay(lines, time.monotonic() + o.timeout)
+            in_time = relay(lines, time.monotonic() + o.timeout, signalled)
     finally:
         kill_group(guest.pid)
         guest.wait()
@@ -279,10 +284,12 @@ def run_guest(run: Path, o: Options) -> int:
 def main(argv: list[str]) -> int:
     o = parse(argv)
     run = Path(tempfile.mkdtemp(prefix="wharfinger-vm-"))
+    signalled, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(s, on_signal)
     try:
-        return run_guest(run, o)
+        return run_guest(run, o, signalled)
     except StoppedError as e:
         return 128 + int(e.args[0])
     finally:
