@@ -19,6 +19,7 @@ from supervisor.definitions import Definitions
 from supervisor.fleet import Applied, Fleet, Member
 from supervisor.lifecycle import facts
 from supervisor.lifecycle.facts import Phase, State
+from supervisor.lifecycle.settled import is_stuck
 from supervisor.lifecycle.why import explain
 from supervisor.ports import Outcome, Snapshot
 
@@ -99,8 +100,12 @@ class Daemon:
         answer = await self._ask(member, facts.StopAsked(next(self._requests), by, kill))
         if not answer.ok:
             return answer
-        if wait is not None and not await member.keeper.wait_for(lambda s: s.phase in DOWN or s.done, wait):
-            return Outcome(False, f"{name}: still {member.state.phase} after {wait:g} s", "still running")
+        if wait is not None:
+            seen = await member.keeper.wait_for(lambda s: s.phase in DOWN or s.done or is_stuck(s), wait)
+            if is_stuck(member.state):
+                return Outcome(False, f"{name}: still STOPPING: {member.state.cause.text}", "still running")
+            if not seen:
+                return Outcome(False, f"{name}: still {member.state.phase} after {wait:g} s", "still running")
         return Outcome(True, f"{name}: stopped") if running else Outcome(False, f"{name}: not running", "not running")
 
     async def restart(self, name: str, by: str, wait: float | None) -> Outcome:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from supervisor.api.words import describe, in_desired_state
+from supervisor.api.words import describe
 from supervisor.lifecycle.facts import End, Health
+from supervisor.lifecycle.settled import in_desired_state
 from supervisor.ports import Snapshot
 
 Json = dict[str, Any]

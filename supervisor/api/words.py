@@ -1,4 +1,4 @@
-"""A container's state in words, as `status` shows it, and whether it is as it shall be. Pure.
+"""A container's state in words, as `status` shows it, Pure.
 
 supervisorctl shows what its server says, so the words are made here once for every client. The causes are
 the core's words (`lifecycle.why`); what is added is what the core does not know: clocks on walls, counters, problems.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from config.errors import one_line
-from supervisor.lifecycle.facts import Desired, End, Health, Phase, Reason, State
+from supervisor.lifecycle.facts import End, Health, Phase, Reason, State
 from supervisor.lifecycle.why import status_line
 from supervisor.ports import Snapshot
 
@@ -36,26 +36,6 @@ def _parts(shown: Snapshot) -> list[str]:
             return [status_line(state, shown.boot), when(shown)]
         case _:
             return [status_line(state, shown.boot)]
-
-
-def in_desired_state(state: State) -> bool:
-    """Whether nobody needs to look: on its way counts as there; an end counts when it was a success for good."""
-    match state.phase:
-        case Phase.RUNNING:
-            return state.desired is Desired.UP and state.health is not Health.UNHEALTHY
-        case Phase.STARTING | Phase.STOPPING | Phase.PULLING:
-            return not state.crash_looping
-        case Phase.EXITED:
-            return state.desired is Desired.DOWN or succeeded(state)
-        case Phase.STOPPED:
-            return state.desired is Desired.DOWN or not state.definition.autostart
-        case _:
-            return False
-
-
-def succeeded(state: State) -> bool:
-    end = state.last_end
-    return end is not None and end.code is not None and end.code in state.definition.success_exit_codes
 
 
 def span(seconds: float) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from tests.e2e.host import Host, start_time
 
 HERE = Path(__file__).resolve().parent
+DISK = Path("/dev/ubda")
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.timeout(300)]
 
@@ -42,6 +45,77 @@ def test_10_a_stranger_with_a_recycled_pid_is_never_signalled(host: Host) -> Non
         limit.write_text(before)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def disk_that_hangs(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], None]]]:
+    """A mounted ext4 on a device mapper disk, and how to give it an order: `suspend` makes writers hang in D state."""
+    if not DISK.exists():
+        pytest.skip("no disk: tests/vm/run --disk IMG --module dm-mod")
+    name = "wharf-hangs"
+
+    def order(*words: str) -> None:
+        environ = os.environ | {"DM_DISABLE_UDEV": "1"}
+        subprocess.run(["/sbin/dmsetup", *words], env=environ, check=True, timeout=30, stdout=subprocess.DEVNULL)
+
+    def tell(word: str) -> None:
+        order(word, *(["--nolockfs", "--noflush"] if word == "suspend" else []), name)
+
+    sectors = Path("/sys/block/ubda/size").read_text().strip()
+    order("create", name, "--table", f"0 {sectors} linear {DISK} 0")
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["/sbin/mkfs.ext4", "-q", "-F", f"/dev/mapper/{name}"], check=True)
+    subprocess.run(["mount", f"/dev/mapper/{name}", place], check=True)
+    try:
+        yield place, tell
+    finally:
+        tell("resume")
+        subprocess.run(["umount", place], check=True)
+        order("remove", name)
+
+
+def test_12_a_process_that_the_kernel_holds_is_told_and_not_waited_for(
+    host: Host, disk_that_hangs: tuple[Path, Callable[[str], None]]
+) -> None:
+    place, tell = disk_that_hangs
+    host.start()
+    host.define(
+        "held",
+        f"""containers:
+  held:
+    rootfs: ROOTFS
+    command: [sh, -c, "read -r _ < /disk/go; while :; do dd if=/dev/zero of=/disk/file bs=4k count=1 conv=fsync; done"]
+    mounts: [{{source: {place}, target: /disk}}]
+    stop_grace_period: 1s
+  other: {{rootfs: ROOTFS, command: [sleep, "1000"], stop_signal: KILL}}
+""",
+    )
+    os.mkfifo(place / "go")
+    pid = host.until_state("held", "RUNNING")["pid"]
+    with (place / "go").open("w"):
+        pass
+    host.until((place / "file").exists, 10, "it does not write")
+    tell("suspend")
+    host.until(lambda: blocked(host.cgroup / "containers/held"), 10, "no writer hangs")
+    begin = time.monotonic()
+    done = host.ctl("stop", "held")
+    assert (done.returncode, time.monotonic() - begin < 20) == (1, True), done
+    assert "D state" in done.stdout + done.stderr
+    seen = host.one("held")
+    assert (seen["state"], seen["pid"]) == ("STOPPING", pid)
+    assert "D state" in host.ctl("status", "held").stdout
+    for word in ("stop", "start"):  # the others are served meanwhile
+        assert host.ctl(word, "other").returncode == 0
+    tell("resume")
+    host.until_state("held", "STOPPED", 20)
+    host.until(lambda: not list((host.cgroup / "containers").glob("held/g*")), 10, "its cgroup stays")
+
+
+def blocked(tree: Path) -> bool:
+    """Is a process below `tree` in uninterruptible sleep?"""
+    pids = [pid for procs in tree.rglob("cgroup.procs") for pid in procs.read_text().split()]
+    return any(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "D" for pid in pids)
 
 
 def test_a_full_state_disk_refuses_with_words_and_touches_nothing(host: Host) -> None:

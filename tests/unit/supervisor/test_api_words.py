@@ -10,8 +10,9 @@ import pytest
 
 from config.model import Container
 from supervisor.api import shape
-from supervisor.api.words import describe, in_desired_state, span
+from supervisor.api.words import describe, span
 from supervisor.lifecycle.facts import Cause, Desired, End, Health, Oom, Phase, Scope
+from supervisor.lifecycle.settled import in_desired_state
 from supervisor.ports import Snapshot
 from tests.fixtures.fake_control import BOOT, WALL, state
 
