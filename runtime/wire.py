@@ -51,6 +51,20 @@ _TABLE: Final[tuple[tuple[int, str, str], ...]] = (
     (28, "ARG", "text:s"),
     (29, "EXEC", ""),
     (30, "JOIN", "flags:u"),
+    (31, "STATE", "kind:u prefix:s suffix:s"),
+    (32, "HOOK", "kind:u timeout_ms:u path:s"),
+    (33, "HOOKARG", "text:s"),
+    (34, "HOOKENV", "text:s"),
+    (35, "CONSOLE", "rows:u columns:u"),
+    (36, "IDMAP", "uid_map:s gid_map:s flags:u"),
+    (37, "TIMENS", "offsets:s"),
+    (38, "PERSONALITY", "domain:u"),
+    (39, "IOPRIO", "kind:u level:u"),
+    (40, "SCHED", "policy:u nice:i priority:u flags:u runtime:u deadline:u period:u"),
+    (41, "APPARMOR", "label:s"),
+    (42, "SELINUX", "label:s"),
+    (43, "PROPAGATION", "path:s flags:u"),
+    (44, "MOUNTATTR", "path:s attr_set:u attr_clr:u flags:u"),
 )
 
 MOUNT_CREATE: Final = 1  # MOUNT flags: make a missing target directory

@@ -344,6 +344,20 @@ static int attempt_launch(const struct plan *plan, const struct launch_fds *fds,
 	return err;
 }
 
+/* Operations that no code here runs yet: a plan with one is refused, never run without it. */
+static int refuse_pending(const struct plan *plan, struct fault *f)
+{
+	static const uint16_t pending[] = {
+		OP_STATE,       OP_HOOK,   OP_HOOKARG, OP_HOOKENV,  OP_CONSOLE, OP_IDMAP,       OP_TIMENS,
+		OP_PERSONALITY, OP_IOPRIO, OP_SCHED,   OP_APPARMOR, OP_SELINUX, OP_PROPAGATION, OP_MOUNTATTR,
+	};
+	struct op op;
+	for (unsigned i = 0; i < COUNT(pending); i++)
+		if (plan_find(plan, pending[i], &op))
+			return fail_as(f, &op, EOPNOTSUPP, "plan", op_kinds[op.code].name);
+	return 0;
+}
+
 int launch_init(const struct plan *plan, const struct launch_fds *fds, struct launched *done, struct fault *f)
 {
 	struct op op;
@@ -351,6 +365,8 @@ int launch_init(const struct plan *plan, const struct launch_fds *fds, struct la
 		     plan_find(plan, OP_NAMESPACES, &op) && op.a[0].u & CLONE_NEWNS;
 	if (!whole || plan_find(plan, OP_JOIN, &op))
 		return fail_as(f, NULL, EINVAL, "plan", "init needs NAMESPACES with mount, ROOT and PIVOT, no JOIN");
+	if (refuse_pending(plan, f) < 0)
+		return -1;
 	int err = attempt_launch(plan, fds, done, false, f);
 	/* Linux 6.10 to 6.18 at least: a process that is cloned into a cgroup is killed at birth unless its parent's
 	 * cgroup and that one have seen the same number of cgroup.kill writes */

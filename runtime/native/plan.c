@@ -38,6 +38,20 @@ const struct op_kind op_kinds[] = {
 	[OP_ARG] = {"ARG", "s"},
 	[OP_EXEC] = {"EXEC", ""},
 	[OP_JOIN] = {"JOIN", "u"},
+	[OP_STATE] = {"STATE", "uss"},
+	[OP_HOOK] = {"HOOK", "uus"},
+	[OP_HOOKARG] = {"HOOKARG", "s"},
+	[OP_HOOKENV] = {"HOOKENV", "s"},
+	[OP_CONSOLE] = {"CONSOLE", "uu"},
+	[OP_IDMAP] = {"IDMAP", "ssu"},
+	[OP_TIMENS] = {"TIMENS", "s"},
+	[OP_PERSONALITY] = {"PERSONALITY", "u"},
+	[OP_IOPRIO] = {"IOPRIO", "uu"},
+	[OP_SCHED] = {"SCHED", "uiuuuuu"},
+	[OP_APPARMOR] = {"APPARMOR", "s"},
+	[OP_SELINUX] = {"SELINUX", "s"},
+	[OP_PROPAGATION] = {"PROPAGATION", "su"},
+	[OP_MOUNTATTR] = {"MOUNTATTR", "suuu"},
 };
 _Static_assert(COUNT(op_kinds) == OP_COUNT, "every operation has a row");
 
