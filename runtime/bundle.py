@@ -18,10 +18,13 @@ MAX_CONFIG = 1 << 20
 MAX_DEPTH = 32
 
 
-def load_bundle(path: str | Path) -> tuple[oci.Spec, Path]:
-    """The spec and the absolute root of the bundle at `path`. Raises DefinitionError with file and JSON pointer."""
+def load_bundle(path: str | Path, config: str | Path = "config.json") -> tuple[oci.Spec, Path]:
+    """The spec and the absolute root of the bundle at `path`; `config`: its file, from there.
+
+    Raises DefinitionError with file and JSON pointer.
+    """
     bundle = Path(path)
-    file = bundle / "config.json"
+    file = bundle / config
     try:
         spec = oci.check(parse_config(_read(file)))
         rootfs = _rootfs(bundle, spec["root"]["path"])

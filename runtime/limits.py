@@ -16,15 +16,15 @@ from runtime.resources import DEFAULTS, MAX, Limits
 LEAF_SLACK = 4 << 20
 
 
-def apply_limits(fs: CgroupFs, path: Path, limits: Limits, lenient: bool) -> list[str]:
-    """Write `limits`, and the defaults of what they do not say. Returns the files that the kernel lacks.
+def apply_limits(fs: CgroupFs, path: Path, limits: Limits, lenient: bool, *, defaults: bool = True) -> list[str]:
+    """Write `limits`, and with `defaults` those of what they do not say. Returns the files that the kernel lacks.
 
     Raises RefusedError when the kernel refuses a value, or lacks a file and `lenient` is false; HostError else. What
     was written before is put back then.
     """
     missing: list[str] = []
     done: list[tuple[Path, str]] = []
-    want = _want(fs, path, limits)
+    want = _want(fs, path, limits) if defaults else _translated(fs, path, limits)
     old = {name: _normal(name, fs.read(path / name)) for name in want}
     asked = {n for n in _translated(fs, path, limits) if n not in limits.soft}
     try:
@@ -37,7 +37,7 @@ def apply_limits(fs: CgroupFs, path: Path, limits: Limits, lenient: bool) -> lis
             if before != want[name]:
                 _write(fs, path / name, want[name])
                 done.append((path / name, before))
-        missing += _apply_io_max(fs, path, limits, done)
+        missing += _apply_io_max(fs, path, limits, done) if defaults or limits.io_max else []
         for name, value in limits.raw.items():
             before = fs.read(path / name)
             if before is None:

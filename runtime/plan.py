@@ -136,6 +136,14 @@ def compile_exec(
         if who.uid != (base.get("user") or {}).get("uid", 0):
             kept = [e for e in process.get("env") or () if not e.startswith("HOME=") or (env and "HOME" in env)]
             process["env"] = [*kept, f"HOME={who.home}"] if not (env and "HOME" in env) else kept
+    return compile_exec_process(spec, process)
+
+
+def compile_exec_process(spec: oci.Spec, process: Mapping[str, Any]) -> Plan:
+    """A plan that joins the running container of `spec` and runs `process`, which has the shape of the spec's own.
+
+    Raises DefinitionError.
+    """
     joined = {**spec, "process": process}
     oci.check(joined)
     warnings: list[str] = []
@@ -146,9 +154,14 @@ def compile_exec(
     ops += [caps_op(process, None, warnings), user_op(process), *privilege_ops(joined, warnings)]
     ops += rlimit_ops(process)
     ops.append(op("OOMADJ", score=process.get("oomScoreAdj", 0)))
-    ops.append(op("UMASK", mask=(base.get("user") or {}).get("umask", 0o022)))
+    ops.append(op("UMASK", mask=_umask(process, spec["process"])))
     ops += exec_ops(process)
     return Plan(tuple(ops), tuple(warnings))
+
+
+def _umask(*processes: Mapping[str, Any]) -> int:
+    masks = [process["user"]["umask"] for process in processes if "umask" in (process.get("user") or {})]
+    return int(masks[0]) if masks else 0o022
 
 
 def _caps_for(uid: int, base: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -10,10 +10,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from config.errors import DefinitionError
-from config.model_parts import IoMax, Resources
+
+if TYPE_CHECKING:  # the command line of wharf-oci has no time for pydantic
+    from config.model_parts import IoMax, Resources
 
 MAX = "max"
 PERIOD = 100_000
