@@ -14,7 +14,8 @@ RECORD_MAX: Final = 4096
 class ExitRecord:
     """How a run ended, as its shim wrote it down. Times: seconds of CLOCK_BOOTTIME in the boot `boot_id`.
 
-    `status`: exit code or signal number, by `how`. `numbers`: the kernel's counters, by key; absent is unknown.
+    `status`: exit code or signal number, by `how`. `told`: `shim` (it reaped init), `kernel` (init was another, lost
+    shim's child, and the kernel told). `numbers`: the kernel's counters, by key; absent is unknown.
     """
 
     generation: int
@@ -22,10 +23,11 @@ class ExitRecord:
     started: float
     ended: float
     boot_id: str
-    how: str  # exited signaled
+    how: str  # exited signaled unknown
     status: int
     core: bool
     numbers: Mapping[str, int] = field(default_factory=dict)
+    told: str = "shim"
 
     def get(self, key: str) -> int | None:
         return self.numbers.get(key)
@@ -40,7 +42,7 @@ def parse_exit(data: bytes) -> ExitRecord:
             raise WharfError("exit record: a line without '='")
         texts[key] = value
     try:
-        if texts["version"] != "1" or texts["how"] not in ("exited", "signaled"):
+        if texts["version"] != "1" or texts["how"] not in ("exited", "signaled", "unknown"):
             raise WharfError(f"exit record: unknown version {texts['version']!r} or end {texts['how']!r}")
         numbers = {key: int(value) for key, value in texts.items() if value.isascii() and value.isdigit()}
         return ExitRecord(
@@ -50,9 +52,10 @@ def parse_exit(data: bytes) -> ExitRecord:
             ended=numbers["ended_ns"] / 1e9,
             boot_id=texts.get("boot_id", ""),
             how=texts["how"],
-            status=numbers["status"],
+            status=0 if texts["how"] == "unknown" else numbers["status"],
             core=numbers.get("core") == 1,
             numbers=numbers,
+            told=texts.get("told", "shim"),
         )
     except KeyError as error:
         raise WharfError(f"exit record: {error.args[0]} is missing") from None

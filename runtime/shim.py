@@ -40,7 +40,8 @@ UNDO_LIMIT: Final = 12.0  # how long a given-up launch may take to be undone
 
 @dataclass(frozen=True, slots=True)
 class StartRequest:
-    """What a run needs beside its plan. `fds` by `wire.TAG_*`, all but the plan's; borrowed."""
+    """What a run needs beside its plan. `fds` by `wire.TAG_*`, all but the plan's; borrowed. For a takeover they have
+    `TAG_INIT` and the two pipes."""
 
     name: str
     generation: int
@@ -77,24 +78,12 @@ class SpareShim:
     async def start(self, plan: bytes, request: StartRequest) -> "Shim":
         """Run `plan`; returns when its program was executed. The caller bounds the time; a given-up launch is undone
         before this returns. Raises LaunchError (what failed; nothing is left), HostError."""
-        tags = (wire.TAG_PLAN, *request.fds)
-        message = wire.Start(
-            generation=request.generation,
-            log_max_size=request.log_max_size,
-            log_max_files=request.log_max_files,
-            flags=wire.START_OOM_GROUP if request.oom_group else 0,
-            name=request.name,
-            tags=tags,
-        )
         try:
             memfd = sealed_plan(plan)
         except OSError as error:
             raise HostError(error.strerror or str(error), where="memfd") from error
         try:
-            socket.send_fds(self._sock, [message.pack()], [memfd, *request.fds.values()])
-        except OSError as error:
-            self.close()
-            raise HostError(f"the spare shim is gone: {error.strerror}") from error
+            self._send(request, {wire.TAG_PLAN: memfd, **request.fds})
         finally:
             os.close(memfd)
         try:
@@ -105,6 +94,32 @@ class SpareShim:
             raise
         finally:
             self.close()
+
+    async def take_over(self, request: StartRequest) -> "Shim":
+        """Go on with a run whose shim was killed. The caller bounds the time. It runs on, whatever is raised.
+
+        Raises LaunchError (EAGAIN: another shim has this run; EEXIST: its end is recorded), HostError.
+        """
+        self._send(request, request.fds, wire.START_TAKEOVER)
+        try:
+            return await self._await_started()
+        finally:
+            self.close()
+
+    def _send(self, request: StartRequest, fds: Mapping[int, int], flags: int = 0) -> None:
+        message = wire.Start(
+            generation=request.generation,
+            log_max_size=request.log_max_size,
+            log_max_files=request.log_max_files,
+            flags=flags | (wire.START_OOM_GROUP if request.oom_group else 0),
+            name=request.name,
+            tags=tuple(fds),
+        )
+        try:
+            socket.send_fds(self._sock, [message.pack()], list(fds.values()))
+        except OSError as error:
+            self.close()
+            raise HostError(f"the spare shim is gone: {error.strerror}") from error
 
     async def _await_started(self) -> "Shim":
         while True:

@@ -7,6 +7,7 @@ import array
 import errno
 import fcntl
 import os
+import signal
 import socket
 import stat
 import struct
@@ -150,6 +151,12 @@ class Exec:
         how, status = await self._shim.exec_end(self.id)
         self.close()
         return status if how == "exited" else 128 + status
+
+    def kill(self) -> None:
+        """By its pidfd: also when its shim was lost."""
+        if self.pidfd >= 0:
+            with suppress(OSError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def close(self) -> None:
         if self.pidfd >= 0:

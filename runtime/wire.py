@@ -247,8 +247,12 @@ TAG_CGPARENT: Final = 5
 TAG_CGTOP: Final = 6
 TAG_SHIMCG: Final = 7
 TAG_NETNS: Final = 8
+TAG_INIT: Final = 14  # pidfd of a container that a new shim takes over, and the read ends of its output
+TAG_OUT_PIPE: Final = 15
+TAG_ERR_PIPE: Final = 16
 
 START_OOM_GROUP: Final = 1  # flags of a start message
+START_TAKEOVER: Final = 8  # no plan: a shim was lost, this one goes on
 
 CMD_HELLO: Final = 1
 CMD_SIGNAL: Final = 2
@@ -265,7 +269,7 @@ REP_FAULT: Final = 2  # a FAULT is appended
 REP_RECORD: Final = 4  # the exit record's text is appended
 REP_UNSAVED: Final = 8  # the exit record could not be written (yet)
 
-HOW: Final[dict[int, str]] = {1: "exited", 2: "signaled", 3: "signaled"}  # `b` of an end; 3 = with a core dump
+HOW: Final[dict[int, str]] = {1: "exited", 2: "signaled", 3: "signaled", 4: "unknown"}  # `b` of an end; 3: core dump
 
 
 @dataclass(frozen=True, slots=True)

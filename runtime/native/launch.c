@@ -209,7 +209,23 @@ struct attempt {
 	bool born; /* it has run */
 };
 
-static int open_pipes(struct attempt *a, const struct plan *plan, struct fault *f)
+/* The container's end is a reader too: while no shim reads (it was lost, and the daemon with it), who writes waits for
+ * room and does not die of SIGPIPE. Where the kernel refuses, it stays as it is. */
+static void keep_readable(int *end, int proc)
+{
+	char name[32];
+	struct out o = {name, 0, sizeof name - 1};
+	out_text(&o, "self/fd/");
+	out_u64(&o, (uint64_t)*end);
+	name[o.n] = '\0';
+	int both = openat(proc, name, O_RDWR | O_CLOEXEC);
+	if (both >= 0) {
+		close(*end);
+		*end = both;
+	}
+}
+
+static int open_pipes(struct attempt *a, const struct plan *plan, int proc, struct fault *f)
 {
 	uint32_t uid, gid;
 	bool mapped = host_ids(plan, &uid, &gid);
@@ -221,6 +237,7 @@ static int open_pipes(struct attempt *a, const struct plan *plan, struct fault *
 		/* opening /dev/stdout again asks the pipe's owner and mode */
 		if (mapped && (uid || gid) && fchown(a->out[i][1], uid, gid) < 0)
 			return fail(f, NULL, "fchown", "stdout");
+		keep_readable(&a->out[i][1], proc);
 	}
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, a->sync) < 0)
 		return fail(f, NULL, "socketpair", "");
@@ -312,7 +329,7 @@ static void close_attempt(struct attempt *a)
 static int try_launch(struct attempt *a, const struct plan *plan, const struct launch_fds *fds, struct fault *f)
 {
 	int status = 0;
-	if (open_trees(plan, a->trees, &a->n_trees, f) < 0 || open_pipes(a, plan, f) < 0)
+	if (open_trees(plan, a->trees, &a->n_trees, f) < 0 || open_pipes(a, plan, fds->proc, f) < 0)
 		return -1;
 	if (start_child(a, plan, fds, f) < 0)
 		return -1;

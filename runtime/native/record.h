@@ -17,6 +17,8 @@ struct record {
 	pid_t pid;
 	int status; /* of waitpid(2) */
 	bool oom_group;
+	bool kernel;  /* told by the kernel: the shim was not init's parent */
+	bool unknown; /* nobody could tell the status */
 	struct mem_counts parent_start, parent_end, leaf_end, local_start, local_end, top_start, top_end;
 	int64_t peak_end, leaf_peak_end;
 	uint64_t oom_seen;
@@ -35,6 +37,16 @@ void record_start(struct record *r, const struct cgroup_dirs *dirs, int proc);
 void record_end(struct record *r, const struct cgroup_dirs *dirs);
 /* Fill r->text. */
 void record_print(struct record *r);
+/* What a later shim has to know: r's own numbers, and these. */
+struct init_note {
+	uint64_t start_ticks; /* field 22 of /proc/PID/stat: with the pid, who init is */
+	uint64_t pipes[2];    /* inodes of stdout and stderr */
+	bool late;            /* processes cannot be cloned into the leaf */
+};
+/* As "init" in dir, whole or not at all; not synced, since it is of use in this boot only. 0 or -1. */
+MUST_CHECK int record_note(struct record *r, int dir, const struct init_note *note);
+/* Back into r and *note; false when there is none for r->generation. */
+bool record_recall(struct record *r, int dir, struct init_note *note);
 /* Make it durable as "exit" in dir: temp file, fsync, rename, fsync of the directory. 0 or -1. */
 MUST_CHECK int record_write(const struct record *r, int dir);
 

@@ -12,7 +12,7 @@
 #include "sys.h"
 
 #define SECOND 1000000000ull
-enum { DRAIN_SECONDS = 2, EVENTS_A_TURN = 16, RESTLESS_MS = 100 };
+enum { DRAIN_SECONDS = 2, ASK_SECONDS = 2, ASK_MS = 10, EVENTS_A_TURN = 16, RESTLESS_MS = 100 };
 
 int watch(const struct shim *s, int fd, unsigned kind, unsigned index, uint32_t events)
 {
@@ -42,6 +42,27 @@ static void end_run(struct shim *s, int status)
 	s->drain_until = boottime_ns() + DRAIN_SECONDS * SECOND;
 }
 
+/* An init that is not our child has ended: what with is told as long as it is a zombie, or (from Linux 6.15 on) once it
+ * was reaped. Between the two, or where /proc tells nothing, ask again for a while. */
+static void ask_taken(struct shim *s, uint64_t now)
+{
+	int status = 0;
+	enum told told = ask_end(s, &status);
+	if (s->ended || told == TOLD_RUNS)
+		return;
+	if (!s->ask_until) {
+		s->ask_until = now + ASK_SECONDS * SECOND;
+		epoll_ctl(s->epoll, EPOLL_CTL_DEL, s->pidfd, NULL); /* it is readable from now on */
+	}
+	if (told == TOLD_NOTHING_YET && now < s->ask_until) {
+		s->ask_at = now + ASK_MS * 1000000ull;
+		return;
+	}
+	s->ask_at = 0;
+	s->record.unknown = told != TOLD_STATUS;
+	end_run(s, status);
+}
+
 /* Reap everything that has ended. True while children are left. */
 static bool reap(struct shim *s)
 {
@@ -59,15 +80,14 @@ static bool reap(struct shim *s)
 		int status = 0;
 		if (waitpid(info.si_pid, &status, WNOHANG | __WALL) != info.si_pid)
 			continue;
-		if (info.si_pid == s->pid && !s->ended)
+		if (info.si_pid == s->pid && !s->taken && !s->ended)
 			end_run(s, status);
 		else
 			exec_reaped(s, info.si_pid, status);
 	}
 }
 
-/* Whether init has a SIGKILL coming, or is dead already. */
-static bool init_is_dying(const struct shim *s)
+bool init_is_dying(const struct shim *s)
 {
 	char text[2048];
 	if (s->ended || read_small(s->proc_pid, "status", text, sizeof text) <= 0)
@@ -136,6 +156,9 @@ static void dispatch(struct shim *s, const struct epoll_event *event, bool *chil
 	case ON_EXEC:
 		exec_heard(s, index);
 		break;
+	case ON_INIT:
+		ask_taken(s, boottime_ns());
+		break;
 	}
 }
 
@@ -157,7 +180,10 @@ static int run_timers(struct shim *s, uint64_t now)
 {
 	if (s->ended && !s->saved && now >= s->retry_at)
 		save_record(s, now);
+	if (s->ask_at && now >= s->ask_at)
+		ask_taken(s, now);
 	uint64_t next = sooner(logs_flush_held(&s->logs, now), exec_expire(s, now));
+	next = sooner(next, s->ended ? 0 : s->ask_at);
 	if (s->ended) {
 		next = sooner(next, s->saved ? 0 : s->retry_at);
 		if (now < s->drain_until)
@@ -173,6 +199,8 @@ static void look_ourselves(struct shim *s, bool *children)
 	for (unsigned i = 0; i < LOG_STREAMS; i++)
 		stream_event(s, i);
 	*children = reap(s);
+	if (s->taken)
+		ask_taken(s, boottime_ns());
 }
 
 static void main_loop(struct shim *s)

@@ -11,7 +11,7 @@ enum { CLIENTS_MAX = 8, EXECS_MAX = 16, EXEC_FDS = 4 };
 enum { START_FD = 3, START_CGROUP_FD = 4 /* optional: where the shim is to be */ };
 
 /* What an epoll event is about; the index is in the low byte. */
-enum { ON_SIGNAL, ON_STREAM, ON_LISTEN, ON_CLIENT, ON_MEMORY, ON_EXEC };
+enum { ON_SIGNAL, ON_STREAM, ON_LISTEN, ON_CLIENT, ON_MEMORY, ON_EXEC, ON_INIT };
 
 struct client {
 	int fd;          /* -1: free slot */
@@ -32,13 +32,15 @@ struct exec {
 
 struct shim {
 	int epoll, signals, listener;
+	int lock; /* held on the run directory: one shim a run */
 	int run_dir, cgroup, parent, top, proc, proc_pid, memory_events;
 	pid_t pid;
 	int pidfd;
 	bool bound, ended, saved, told, late_cgroup;
 	bool placed;   /* born in its cgroup */
+	bool taken;    /* init was another shim's child, which was lost: its pidfd tells its end */
 	bool restless; /* the kernel refused to tell us something: look ourselves, ten times a second */
-	uint64_t started_ns, drain_until, retry_at;
+	uint64_t started_ns, drain_until, retry_at, ask_until, ask_at;
 	uint32_t next_exec, next_serial;
 	struct client clients[CLIENTS_MAX];
 	struct exec execs[EXECS_MAX];
@@ -81,8 +83,24 @@ void run_from_read_only_mount(char **argv, bool placed);
 MUST_CHECK int prepare(struct shim *s);
 /* True when init runs; else everything was undone and told, or there was nothing to start. */
 MUST_CHECK bool start_run(struct shim *s);
+/* Watch a running init and its output: read ends, which the shim owns from here on. */
+void watch_run(struct shim *s, pid_t pid, int pidfd, const int out[LOG_STREAMS]);
+
+/* takeover.c */
+/* One shim a run, also when the daemon thinks that there is none. */
+MUST_CHECK int lock_run(struct shim *s, struct fault *f);
+/* Write down what a later shim has to know of this run. */
+void note_init(struct shim *s);
+/* Tend a run whose shim was lost. On -1, *f says why, and the container goes on as it was. fds by tag; those of the run
+ * are owned by the shim from here on. */
+MUST_CHECK int take_over(struct shim *s, const int *fds, struct fault *f);
+enum told { TOLD_RUNS, TOLD_STATUS, TOLD_NOTHING_YET };
+/* How an init that is not our child ended. */
+enum told ask_end(const struct shim *s, int *status);
 
 /* shim.c */
+/* Whether init has a SIGKILL coming, or is dead already. */
+bool init_is_dying(const struct shim *s);
 int watch(const struct shim *s, int fd, unsigned kind, unsigned index, uint32_t events);
 
 #endif

@@ -117,8 +117,8 @@ void sock_tell_end(struct shim *s, unsigned client)
 	int64_t before = r->parent_start.oom_kill, after = r->parent_end.oom_kill;
 	struct rep rep = {.cmd = EVENT_EXIT,
 			  .flags = REP_ENDED | REP_RECORD | (s->saved ? 0 : REP_UNSAVED),
-			  .a = end_status(r->status),
-			  .b = end_how(r->status),
+			  .a = r->unknown ? 0 : end_status(r->status),
+			  .b = r->unknown ? HOW_UNKNOWN : end_how(r->status),
 			  .c = r->ended_ns,
 			  .d = before >= 0 && after > before ? (uint64_t)(after - before) : 0};
 	s->told |= sock_send(s, client, &rep, r->text, r->text_size, NULL, 0);

@@ -14,7 +14,7 @@
 
 void init_state(struct shim *s)
 {
-	s->epoll = s->signals = s->listener = -1;
+	s->epoll = s->signals = s->listener = s->lock = -1;
 	s->run_dir = s->cgroup = s->parent = s->top = s->proc = s->proc_pid = s->memory_events = s->pidfd = -1;
 	for (unsigned i = 0; i < CLIENTS_MAX; i++)
 		s->clients[i].fd = -1;
@@ -135,8 +135,9 @@ static int receive_start(struct start *start, int fds[TAG_COUNT])
 
 static int take_start(struct shim *s, const struct start *start, const int fds[TAG_COUNT], struct fault *f)
 {
-	static const uint8_t needed[] = {TAG_PLAN, TAG_RUNDIR, TAG_CGROUP, TAG_CGPARENT};
-	for (unsigned i = 0; i < COUNT(needed); i++)
+	static const uint8_t needed[] = {TAG_RUNDIR, TAG_CGROUP, TAG_CGPARENT, TAG_PLAN};
+	unsigned n_needed = COUNT(needed) - (start->flags & START_TAKEOVER ? 1 : 0);
+	for (unsigned i = 0; i < n_needed; i++)
 		if (fds[needed[i]] < 0)
 			return fail_as(f, NULL, EINVAL, "start", "an fd is missing");
 	char name[16] = "shim:";
@@ -151,23 +152,21 @@ static int take_start(struct shim *s, const struct start *start, const int fds[T
 	logs_init(&s->logs, fds[TAG_LOGDIR], start->log_max_size, start->log_max_files);
 	if (!s->placed && fds[TAG_SHIMCG] >= 0 && write_small(fds[TAG_SHIMCG], "cgroup.procs", "0") < 0)
 		return fail(f, NULL, "write", "cgroup.procs of the shims");
-	return 0;
+	return lock_run(s, f);
 }
 
-static void watch_run(struct shim *s, const struct launched *run)
+void watch_run(struct shim *s, pid_t init, int pidfd, const int out[LOG_STREAMS])
 {
 	char pid[24];
 	struct out o = {pid, 0, sizeof pid - 1};
-	out_u64(&o, (uint64_t)run->pid);
+	out_u64(&o, (uint64_t)init);
 	pid[o.n] = '\0';
-	s->pid = s->record.pid = run->pid;
-	s->pidfd = run->pidfd;
-	s->late_cgroup = run->late;
-	s->started_ns = s->record.started_ns = boottime_ns();
+	s->pid = s->record.pid = init;
+	s->pidfd = pidfd;
 	s->proc_pid = openat(s->proc, pid, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	for (unsigned i = 0; i < LOG_STREAMS; i++) {
-		s->logs.streams[i].fd = run->out[i];
-		s->restless |= watch(s, run->out[i], ON_STREAM, i, EPOLLIN) < 0;
+		s->logs.streams[i].fd = out[i];
+		s->restless |= watch(s, out[i], ON_STREAM, i, EPOLLIN) < 0;
 	}
 	s->memory_events = openat(s->parent, "memory.events", O_RDONLY | O_CLOEXEC);
 	if (s->memory_events >= 0)
@@ -199,11 +198,15 @@ static int launch(struct shim *s, const int fds[TAG_COUNT], struct fault *f)
 	record_start(&s->record, &dirs, s->proc);
 	int err = launch_init(&plan, &for_launch, &run, f);
 	plan_unmap(&plan);
-	if (err < 0)
+	if (err < 0) {
 		explain_death(s, f);
-	else
-		watch_run(s, &run);
-	return err;
+		return -1;
+	}
+	s->late_cgroup = run.late;
+	s->started_ns = s->record.started_ns = boottime_ns();
+	watch_run(s, run.pid, run.pidfd, run.out);
+	note_init(s);
+	return 0;
 }
 
 /* The answer to the start message. If nobody is there to take it, the container runs on: the socket is in its place. */
@@ -250,7 +253,7 @@ bool start_run(struct shim *s)
 		return false;
 	int err = got < 0 ? fail_as(&f, NULL, EBADMSG, "start", "") : take_start(s, &start, fds, &f);
 	if (err == 0)
-		err = launch(s, fds, &f);
+		err = start.flags & START_TAKEOVER ? take_over(s, fds, &f) : launch(s, fds, &f);
 	if (err < 0)
 		sock_close(s);
 	reply_started(s, err < 0 ? &f : NULL);

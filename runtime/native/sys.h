@@ -4,6 +4,7 @@
 #define WHARF_SYS_H
 
 #include <fcntl.h>
+#include <linux/ioctl.h>
 #include <linux/mount.h>
 #include <linux/openat2.h>
 #include <linux/sched.h>
@@ -57,6 +58,14 @@
 struct sys_mount_attr {
 	uint64_t attr_set, attr_clr, propagation, userns_fd;
 };
+
+struct sys_pidfd_info { /* struct pidfd_info, PIDFD_INFO_SIZE_VER0 */
+	uint64_t mask, cgroupid;
+	uint32_t pid, tgid, ppid, ids[8];
+	int32_t exit_code;
+};
+#define SYS_PIDFD_GET_INFO  _IOWR(0xFF, 11, struct sys_pidfd_info)
+#define SYS_PIDFD_INFO_EXIT (1u << 3) /* Linux 6.15 */
 
 struct sys_clone_args { /* struct clone_args up to cgroup, CLONE_ARGS_SIZE_VER2 */
 	uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size,

@@ -25,7 +25,7 @@ async def test_the_exit_code_is_recorded(lab: Lab, code: int) -> None:
     record, _ = await lab.run(sh(lab.root, f"exit {code}"))
     assert (record.how, record.status, record.core) == ("exited", code, False)
     assert record == shim.read_exit(lab.run_dir)
-    assert sorted(p.name for p in lab.run_dir.iterdir()) == ["exit"]  # no temp file, no socket
+    assert sorted(p.name for p in lab.run_dir.iterdir()) == ["exit", "init"]  # no temp file, no socket
 
 
 async def test_the_signal_is_recorded(lab: Lab) -> None:
