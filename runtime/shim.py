@@ -22,6 +22,7 @@ from anyio import to_thread
 from config.errors import GoneError, HostError, LaunchError
 from runtime import wire
 from runtime.exitrecord import ExitRecord, parse_exit, read_exit
+from runtime.launchlink import launch_error, sealed_plan
 from runtime.shimlink import (
     ANSWER_LIMIT,
     Exec,
@@ -30,9 +31,7 @@ from runtime.shimlink import (
     close_all,
     close_socket,
     connect,
-    launch_error,
     receive,
-    sealed_plan,
 )
 
 UNDO_LIMIT: Final = 12.0  # how long a given-up launch may take to be undone

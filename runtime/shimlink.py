@@ -5,7 +5,6 @@ Every request is bounded. What is said and how: docs/runtime.md, "Protocol".
 
 import array
 import errno
-import fcntl
 import os
 import signal
 import socket
@@ -20,16 +19,16 @@ from typing import Final, Self, TypeVar
 
 import anyio
 
-from config.errors import GoneError, HostError, LaunchError, RefusedError, WharfError
-from runtime import linux, wire
+from config.errors import GoneError, HostError, RefusedError, WharfError
+from runtime import wire
 from runtime.exitrecord import ExitRecord, parse_exit
+from runtime.launchlink import launch_error, sealed_plan
 
 T = TypeVar("T")
 
 ANSWER_LIMIT: Final = 5.0  # seconds; a shim answers at once, or its host is in trouble
 EXEC_LIMIT: Final = 15.0  # the shim's own limit is 10
 _FDS_MAX: Final = 8
-_SEALS: Final = linux.F_SEAL_SEAL | linux.F_SEAL_SHRINK | linux.F_SEAL_GROW | linux.F_SEAL_WRITE
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,30 +39,6 @@ class LogStat:
     lines: int
     dropped: int
     errors: int
-
-
-def sealed_plan(plan: bytes) -> int:
-    """A memfd that holds the plan and cannot change any more. Owned by the caller."""
-    fd = os.memfd_create("plan", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        view = memoryview(plan)
-        while view:
-            view = view[os.write(fd, view) :]
-        fcntl.fcntl(fd, linux.F_ADD_SEALS, _SEALS)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def launch_error(fault: wire.Fault) -> LaunchError:
-    operation = fault.op or fault.call
-    detail = f"in {fault.call}" if fault.op else ""
-    if fault.err == errno.EOWNERDEAD:
-        killed = "oom_kill " in fault.path and not fault.path.endswith("oom_kill 0")
-        why = "killed by its memory limit" if killed else "it died"
-        return LaunchError("init", "", 0, f"{why} during set-up ({fault.path})")
-    return LaunchError(operation, fault.path, fault.err, detail)
 
 
 def close_all(fds: Sequence[int]) -> None:

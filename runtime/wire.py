@@ -227,7 +227,7 @@ def _decode_value(body: bytes, at: int, letter: str) -> tuple[Value, int]:
 # Packets.
 
 FAULT: Final = struct.Struct("<HHi16s104s")
-START: Final = struct.Struct("<IHHQQII64s16s")
+START: Final = struct.Struct("<IHHQQII64s64s")
 STARTED: Final = struct.Struct("<IHHQqQ")  # a FAULT follows
 REQ: Final = struct.Struct("<IIQQ")
 REP: Final = struct.Struct("<IIiIQQQQ")
@@ -247,11 +247,22 @@ TAG_CGPARENT: Final = 5
 TAG_CGTOP: Final = 6
 TAG_SHIMCG: Final = 7
 TAG_NETNS: Final = 8
-TAG_INIT: Final = 14  # pidfd of a container that a new shim takes over, and the read ends of its output
+TAG_GATE: Final = 9
+TAG_STDIN: Final = 10
+TAG_STDOUT: Final = 11
+TAG_STDERR: Final = 12
+TAG_CONSOLE_SOCKET: Final = 13
+TAG_INIT: Final = 14  # pidfd of a container to join, or to take over (with the read ends of its output)
 TAG_OUT_PIPE: Final = 15
 TAG_ERR_PIPE: Final = 16
+TAG_TTY: Final = 17
+TAG_FDS: Final = 18  # may come several times: these become 3, 4 and so on of the program
+TAG_BUNDLE: Final = 19
+START_FDS_MAX: Final = 64
 
 START_OOM_GROUP: Final = 1  # flags of a start message
+START_CREATE: Final = 2
+START_EXEC: Final = 4
 START_TAKEOVER: Final = 8  # no plan: a shim was lost, this one goes on
 
 CMD_HELLO: Final = 1
@@ -302,7 +313,7 @@ class Start:
 
     def pack(self) -> bytes:
         name = os.fsencode(self.name)
-        if len(name) > 63 or len(self.tags) > 16:
+        if len(name) > 63 or len(self.tags) > START_FDS_MAX:
             raise ValueError("name or fd list too long for a start message")
         head = (START_MAGIC, WIRE_VERSION, len(self.tags))
         return START.pack(

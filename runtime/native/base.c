@@ -78,6 +78,20 @@ int write_small(int dir, const char *name, const char *text)
 	return write(fd, text, n) == (ssize_t)n ? 0 : -1;
 }
 
+pid_t pid_of(int proc, int pidfd)
+{
+	char path[40], text[512];
+	struct out o = {path, 0, sizeof path - 1};
+	out_text(&o, "self/fdinfo/");
+	out_u64(&o, (uint64_t)pidfd);
+	path[o.n] = '\0';
+	const char *line = read_small(proc, path, text, sizeof text) > 0 ? strstr(text, "\nPid:\t") : NULL;
+	pid_t pid = 0;
+	for (const char *p = line ? line + 6 : ""; *p >= '0' && *p <= '9'; p++)
+		pid = pid * 10 + (*p - '0');
+	return pid;
+}
+
 uint64_t boottime_ns(void)
 {
 	struct timespec t;

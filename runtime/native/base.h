@@ -7,10 +7,13 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/types.h>
 #include <unistd.h>
 
 #define MUST_CHECK __attribute__((warn_unused_result))
 #define COUNT(a)   (sizeof(a) / sizeof(a)[0])
+
+enum { START_FDS_MAX = 64 }; /* of a start message */
 
 /* Which operation failed (0: none of the plan's), with which call, on which path. Sent as is; err is never 0. */
 struct fault {
@@ -73,6 +76,9 @@ void out_digits(struct out *o, uint64_t value, unsigned width);
 ssize_t read_small(int dir, const char *name, char *buf, size_t size);
 /* Write text with one write(2), as kernel files want it. 0 or -1. */
 int write_small(int dir, const char *name, const char *text);
+
+/* The pid behind a pidfd, by the host's proc; 0 when the process was reaped. */
+pid_t pid_of(int proc, int pidfd);
 
 uint64_t boottime_ns(void);
 

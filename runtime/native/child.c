@@ -26,16 +26,17 @@ void die_with_parent(void)
 
 int wait_gate(struct child *c, struct fault *f)
 {
-	char go = 0;
-	ssize_t n = c->gated ? 1 : -1;
+	struct go go = {0};
+	ssize_t n = 0;
 	while (!c->gated) {
-		n = recv(c->sync, &go, 1, 0);
-		if (n >= 0 || errno != EINTR)
-			break;
+		n = recv(c->sync, &go, sizeof go, 0);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n != (ssize_t)sizeof go || go.word != LAUNCH_GATE)
+			return fail_as(f, NULL, ECANCELED, "gate", "");
+		c->pid = go.pid;
+		c->gated = true;
 	}
-	if (!c->gated && (n != 1 || go != LAUNCH_GATE))
-		return fail_as(f, NULL, ECANCELED, "gate", "");
-	c->gated = true;
 	return 0;
 }
 
@@ -85,31 +86,117 @@ static void take_own_null(const struct child *c)
 		dup2(null, STDIN_FILENO);
 }
 
-/* After this only stdio and sync, at 3, are open: nothing of the host can be reached from inside (CVE-2024-21626). */
-static int keep_stdio_only(struct child *c, struct fault *f)
+/* Out of the way of the numbers below base. */
+static int move_above(int *fd, int base)
 {
-	const int at = 3;
-	if (c->sync != at) {
-		if (dup3(c->sync, at, O_CLOEXEC) < 0)
-			return fail(f, NULL, "dup3", "");
-		c->sync = at;
+	if (*fd >= 0 && *fd < base)
+		*fd = fcntl(*fd, F_DUPFD_CLOEXEC, base);
+	return *fd;
+}
+
+/* dup2 of an fd onto itself would leave its FD_CLOEXEC. */
+static int give_number(int fd, int number)
+{
+	return fd == number ? fcntl(fd, F_SETFD, 0) : dup2(fd, number);
+}
+
+int arrange_fds(struct child *c, int *extra, struct fault *f)
+{
+	const int at = 3 + (int)c->fds.n_kept, end = at + (*extra >= 0 ? 2 : 1);
+	int kept[START_FDS_MAX];
+	if (c->fds.n_kept > COUNT(kept))
+		return fail_as(f, NULL, E2BIG, "fds", "kept");
+	for (int i = 0; i < 3; i++) /* all of 0 to 2 are taken, so sources are these or above */
+		if (c->fds.stdio[i] >= 0 && give_number(c->fds.stdio[i], i) < 0)
+			return fail(f, NULL, "dup2", "stdio");
+	for (unsigned i = 0; i < c->fds.n_kept; i++) {
+		kept[i] = c->fds.kept[i];
+		if (move_above(&kept[i], end) < 0)
+			return fail(f, NULL, "dup", "kept");
 	}
-	if (sys_close_range((unsigned)at + 1, ~0U, 0) < 0)
+	if ((c->sync != at && move_above(&c->sync, end) < 0) || (*extra >= 0 && move_above(extra, end) < 0))
+		return fail(f, NULL, "dup", "");
+	for (unsigned i = 0; i < c->fds.n_kept; i++)
+		if (dup2(kept[i], 3 + (int)i) < 0)
+			return fail(f, NULL, "dup2", "kept");
+	if ((c->sync != at && dup3(c->sync, at, O_CLOEXEC) < 0) || (*extra >= 0 && dup3(*extra, at + 1, O_CLOEXEC) < 0))
+		return fail(f, NULL, "dup3", "");
+	c->sync = at;
+	*extra = *extra >= 0 ? at + 1 : -1;
+	if (sys_close_range((unsigned)end, ~0U, 0) < 0)
 		return fail(f, NULL, "close_range", "");
 	return 0;
 }
 
-static int take_stdio(const int stdio[3], struct fault *f)
+/* Somebody of the same user as our parent (in a user namespace, both look alike). */
+static bool is_ours(int conn, int sync)
 {
-	for (int i = 0; i < 3; i++)
-		if (stdio[i] >= 0 && dup2(stdio[i], i) < 0)
-			return fail(f, NULL, "dup2", "stdio");
+	struct ucred peer, parent;
+	socklen_t size = sizeof peer;
+	return getsockopt(conn, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && size == sizeof peer &&
+	       getsockopt(sync, SOL_SOCKET, SO_PEERCRED, &parent, &size) == 0 && peer.uid == parent.uid;
+}
+
+/* Until the parent has told of us, we die with it; then nobody needs to be there. */
+static int hear_parent(int sync, bool *known, struct fault *f)
+{
+	char word = 0;
+	ssize_t n = recv(sync, &word, 1, 0);
+	if (n < 0 && errno == EINTR)
+		return 0;
+	if (n != 1 || word != LAUNCH_KNOWN)
+		return fail_as(f, NULL, ECANCELED, "gate", "");
+	*known = true;
+	return 0;
+}
+
+/* Created. The one who connects to the gate starts the program, and hears what comes of it in the parent's place. */
+static int wait_start(struct child *c, int gate, struct fault *f)
+{
+	const char created = LAUNCH_CREATED;
+	bool known = false;
+	int conn = -1;
+	prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0); /* from here its end of sync tells; it ends as soon as it was told */
+	if (send(c->sync, &created, 1, MSG_NOSIGNAL) != 1)
+		return fail(f, NULL, "created", "");
+	while (conn < 0) {
+		struct pollfd p[2] = {{.fd = gate, .events = POLLIN}, {.fd = known ? -1 : c->sync, .events = POLLIN}};
+		if (poll(p, 2, -1) < 0 && errno != EINTR)
+			return fail(f, NULL, "poll", "gate");
+		if (p[1].revents && hear_parent(c->sync, &known, f) < 0)
+			return -1;
+		if (!p[0].revents)
+			continue;
+		conn = accept4(gate, NULL, NULL, SOCK_CLOEXEC);
+		if (conn >= 0 && !is_ours(conn, c->sync))
+			close_fd(&conn);
+		else if (conn < 0 && errno != EINTR && errno != EAGAIN && errno != ECONNABORTED)
+			return fail(f, NULL, "accept4", "gate");
+	}
+	close(gate);
+	close(c->sync);
+	c->sync = conn;
+	return 0;
+}
+
+/* Ready is queued before the program can end. Without a gate, EPIPE: the parent is gone, and nobody would keep the
+ * container. From here on it outlives the shim. */
+static int tell_ready(const struct child *c, struct fault *f)
+{
+	const char ready = LAUNCH_READY;
+	bool gated = c->fds.gate >= 0;
+	if (!gated)
+		die_with_parent();
+	if (send(c->sync, &ready, 1, MSG_NOSIGNAL) != 1 && !gated)
+		return fail(f, NULL, "ready", "");
+	prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0);
 	return 0;
 }
 
 /* Steps up to the program; returns only on error. */
-static int set_up(struct child *c, const int stdio[3], bool wait_first, uint64_t late_namespaces, struct fault *f)
+static int set_up(struct child *c, bool wait_first, uint64_t late_namespaces, struct fault *f)
 {
+	int gate = c->fds.gate;
 	if (wait_first && wait_gate(c, f) < 0)
 		return -1;
 	if (late_namespaces && syscall(SYS_unshare, late_namespaces) < 0)
@@ -117,26 +204,22 @@ static int set_up(struct child *c, const int stdio[3], bool wait_first, uint64_t
 	if (become_ns_root(c->plan, f) < 0)
 		return -1;
 	umask(0); /* modes are the plan's */
-	if (run_mount_ops(c, f) < 0 || wait_gate(c, f) < 0 || take_stdio(stdio, f) < 0)
+	if (run_mount_ops(c, f) < 0 || wait_gate(c, f) < 0)
 		return -1;
-	take_own_null(c);
-	if (keep_stdio_only(c, f) < 0 || run_self_ops(c, f) < 0)
+	if (c->fds.stdio[0] < 0)
+		take_own_null(c);
+	if (arrange_fds(c, &gate, f) < 0 || run_self_ops(c, f) < 0)
+		return -1;
+	if (gate >= 0 && wait_start(c, gate, f) < 0)
 		return -1;
 	if (apply_filter(c->plan, false, f) < 0 || apply_credentials(c->plan, f) < 0)
 		return -1;
-	/* Ready is queued before the program can end; EPIPE: the parent is gone, and nobody would keep the container.
-	 * From here on it outlives the shim. */
-	char ready = LAUNCH_READY;
-	die_with_parent();
-	if (send(c->sync, &ready, 1, MSG_NOSIGNAL) != 1)
-		return fail(f, NULL, "ready", "");
-	prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0);
-	if (apply_filter(c->plan, true, f) < 0)
+	if (tell_ready(c, f) < 0 || apply_filter(c->plan, true, f) < 0)
 		return -1;
 	return exec_program(c->plan, f);
 }
 
-_Noreturn void child_main(struct child *c, const int stdio[3], bool wait_first, uint64_t late_namespaces)
+_Noreturn void child_main(struct child *c, bool wait_first, uint64_t late_namespaces)
 {
 	struct fault f;
 	const char born = LAUNCH_BORN;
@@ -145,6 +228,6 @@ _Noreturn void child_main(struct child *c, const int stdio[3], bool wait_first, 
 	if (send(c->sync, &born, 1, MSG_NOSIGNAL) != 1)
 		_exit(126);
 	block_signals(false);
-	set_up(c, stdio, wait_first, late_namespaces, &f);
+	set_up(c, wait_first, late_namespaces, &f);
 	child_fails(c, &f);
 }

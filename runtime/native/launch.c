@@ -5,51 +5,13 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 
 #include "sys.h"
 
-enum { UNDO_MS = 10000, JOINS_MAX = 8, AGAIN_LATE = -2 };
-
-/* The numbers of one map line: inside, outside, count. False at the end or on anything else. */
-static bool map_line(const char **p, uint64_t n[3])
-{
-	for (int i = 0; i < 3; i++) {
-		while (**p == ' ')
-			(*p)++;
-		if (**p < '0' || **p > '9')
-			return false;
-		for (n[i] = 0; **p >= '0' && **p <= '9' && n[i] <= UINT32_MAX; (*p)++)
-			n[i] = n[i] * 10 + (uint64_t)(**p - '0');
-	}
-	while (**p == '\n' || **p == ' ')
-		(*p)++;
-	return true;
-}
-
-static bool map_id(const char *map, uint64_t id, uint32_t *out)
-{
-	uint64_t n[3];
-	while (map_line(&map, n))
-		if (id >= n[0] && id - n[0] < n[2] && n[1] + (id - n[0]) < UINT32_MAX) {
-			*out = (uint32_t)(n[1] + (id - n[0]));
-			return true;
-		}
-	return false;
-}
-
-bool host_ids(const struct plan *plan, uint32_t *uid, uint32_t *gid)
-{
-	struct op user, map;
-	plan_find(plan, OP_USER, &user); /* zeroed, so root, where there is none */
-	if (!plan_find(plan, OP_USERMAP, &map)) {
-		*uid = (uint32_t)user.a[0].u;
-		*gid = (uint32_t)user.a[1].u;
-		return true;
-	}
-	return map_id(map.a[0].s.p, user.a[0].u, uid) && map_id(map.a[1].s.p, user.a[1].u, gid);
-}
+enum { UNDO_MS = 10000, AGAIN_LATE = -2 };
 
 pid_t clone_into(uint64_t flags, int cgroup, int *pidfd, bool *late)
 {
@@ -59,6 +21,8 @@ pid_t clone_into(uint64_t flags, int cgroup, int *pidfd, bool *late)
 		.exit_signal = SIGCHLD,
 	};
 	*pidfd = -1;
+	if (cgroup < 0)
+		return sys_clone3(&args);
 	if (!*late) {
 		args.flags |= CLONE_INTO_CGROUP;
 		args.cgroup = (uint64_t)cgroup;
@@ -99,7 +63,7 @@ static int adjust_oom(const struct op *op, pid_t pid, int proc, struct fault *f)
 	return write_proc(proc, pid, "oom_score_adj", text) < 0 ? fail(f, op, "write", "oom_score_adj") : 0;
 }
 
-int finish_clone(const struct plan *plan, pid_t pid, int cgroup_late, int proc, struct fault *f)
+int finish_clone(const struct plan *plan, pid_t pid, int cgroup_late, int proc, bool reset_oom, struct fault *f)
 {
 	struct op op;
 	char text[24];
@@ -113,6 +77,8 @@ int finish_clone(const struct plan *plan, pid_t pid, int cgroup_late, int proc, 
 		return fail(f, &op, "write", "uid_map or gid_map");
 	/* the score is the shim's own, protected one until now */
 	bool asked = plan_find(plan, OP_OOMADJ, &op);
+	if (!asked && !reset_oom)
+		return 0;
 	return adjust_oom(&op, pid, proc, f) < 0 && asked ? -1 : 0;
 }
 
@@ -128,80 +94,11 @@ void undo_launch(int cgroup, int pidfd, pid_t pid, int *status)
 		;
 }
 
-/* Namespaces of others: the parent enters them for the clone, so that a new user namespace does not stand between. */
-struct joined {
-	int old[JOINS_MAX];
-	int kind[JOINS_MAX];
-	unsigned n;
-	uint64_t flags;
-};
-
-static const char *ns_file(uint64_t kind)
-{
-	switch (kind) {
-	case CLONE_NEWNET:
-		return "self/ns/net";
-	case CLONE_NEWIPC:
-		return "self/ns/ipc";
-	case CLONE_NEWUTS:
-		return "self/ns/uts";
-	case CLONE_NEWPID:
-		return "self/ns/pid";
-	case CLONE_NEWCGROUP:
-		return "self/ns/cgroup";
-	default:
-		return NULL; /* mount and user namespaces are always new ones */
-	}
-}
-
-static int join(struct joined *j, int fd, uint64_t kind, int proc, const struct op *op, struct fault *f)
-{
-	const char *file = ns_file(kind);
-	if (!file || j->n == JOINS_MAX)
-		return fail_as(f, op, EOPNOTSUPP, "setns", "");
-	AUTOFD old = openat(proc, file, O_RDONLY | O_CLOEXEC);
-	if (old < 0)
-		return fail(f, op, "open", file);
-	if (setns(fd, (int)kind) < 0) /* also refuses a namespace of another kind */
-		return fail(f, op, "setns", file + 5);
-	j->old[j->n] = take_fd(&old);
-	j->kind[j->n++] = (int)kind;
-	j->flags |= kind;
-	return 0;
-}
-
-static int join_all(struct joined *j, const struct plan *plan, const struct launch_fds *fds, struct fault *f)
-{
-	struct cursor c = {0};
-	struct op op;
-	if (fds->netns >= 0 && join(j, fds->netns, CLONE_NEWNET, fds->proc, NULL, f) < 0)
-		return -1;
-	while (plan_next(plan, &c, &op)) {
-		if (op.code != OP_JOINNS)
-			continue;
-		AUTOFD fd = open(op.a[1].s.p, O_RDONLY | O_CLOEXEC);
-		if (fd < 0)
-			return fail(f, &op, "open", op.a[1].s.p);
-		if (join(j, fd, op.a[0].u, fds->proc, &op, f) < 0)
-			return -1;
-	}
-	return 0;
-}
-
-static void leave_all(struct joined *j)
-{
-	while (j->n) {
-		j->n--;
-		if (setns(j->old[j->n], j->kind[j->n]) < 0)
-			errno = 0; /* only the shim's own view; all that it does goes by fds */
-		close_fd(&j->old[j->n]);
-	}
-}
-
 struct attempt {
 	int trees[PLAN_BINDS_MAX + 1];
 	unsigned n_trees;
 	int out[2][2]; /* stdout and stderr: read end, write end */
+	struct child_fds fds;
 	int sync[2];
 	int pidfd;
 	pid_t pid;
@@ -225,47 +122,54 @@ static void keep_readable(int *end, int proc)
 	}
 }
 
-static int open_pipes(struct attempt *a, const struct plan *plan, int proc, struct fault *f)
+/* Opening /dev/stdout again asks the pipe's owner and mode. */
+static int own_pipe(int fd, uint32_t uid, uint32_t gid)
+{
+	struct stat st;
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISFIFO(st.st_mode) || st.st_uid == uid)
+		return 0;
+	return fchown(fd, uid, gid);
+}
+
+static int open_pipes(struct attempt *a, const struct plan *plan, const struct launch_ask *ask, struct fault *f)
 {
 	uint32_t uid, gid;
-	bool mapped = host_ids(plan, &uid, &gid);
-	for (int i = 0; i < 2; i++) {
+	bool mapped = host_ids(plan, &uid, &gid) && (uid || gid);
+	a->fds = ask->fds;
+	for (int i = 0; i < 2 && ask->pipes; i++) {
 		if (pipe2(a->out[i], O_CLOEXEC) < 0)
 			return fail(f, NULL, "pipe2", "");
 		if (fcntl(a->out[i][0], F_SETFL, O_NONBLOCK) < 0)
 			return fail(f, NULL, "fcntl", "");
-		/* opening /dev/stdout again asks the pipe's owner and mode */
-		if (mapped && (uid || gid) && fchown(a->out[i][1], uid, gid) < 0)
-			return fail(f, NULL, "fchown", "stdout");
-		keep_readable(&a->out[i][1], proc);
+		keep_readable(&a->out[i][1], ask->proc);
+		a->fds.stdio[i + 1] = a->out[i][1];
 	}
+	for (int i = 0; i < 3; i++)
+		if (mapped && own_pipe(a->fds.stdio[i], uid, gid) < 0 && ask->pipes)
+			return fail(f, NULL, "fchown", "stdout");
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, a->sync) < 0)
 		return fail(f, NULL, "socketpair", "");
 	return 0;
 }
 
-static int start_child(struct attempt *a, const struct plan *plan, const struct launch_fds *fds, struct fault *f)
+static int start_child(struct attempt *a, const struct plan *plan, const struct launch_ask *ask, struct fault *f)
 {
 	struct op ns;
 	struct joined j = {.n = 0};
 	plan_find(plan, OP_NAMESPACES, &ns);
-	int err = join_all(&j, plan, fds, f);
+	int err = join_all(&j, plan, ask->netns, ask->proc, f);
 	uint64_t flags = ns.a[0].u & ~j.flags;
 	if (err == 0)
-		a->pid = clone_into(flags, fds->cgroup, &a->pidfd, &a->late);
+		a->pid = clone_into(flags, ask->cgroup, &a->pidfd, &a->late);
 	if (err == 0 && a->pid == 0) {
-		struct child c = {.plan = plan,
-				  .sync = a->sync[1],
-				  .root = -1,
-				  .null = -1,
-				  .proc = -1,
-				  .empty = -1,
-				  .trees = a->trees,
-				  .next_tree = 1};
-		const int stdio[3] = {-1, a->out[0][1], a->out[1][1]};
+		struct child c = NO_CHILD;
+		c.plan = plan;
+		c.sync = a->sync[1];
+		c.trees = a->trees;
+		c.fds = a->fds;
 		close(a->sync[0]);
 		bool wait_first = a->late || flags & CLONE_NEWUSER;
-		child_main(&c, stdio, wait_first, a->late ? flags & CLONE_NEWCGROUP : 0);
+		child_main(&c, wait_first, a->late ? flags & CLONE_NEWCGROUP : 0);
 	}
 	if (err == 0 && a->pid < 0)
 		err = fail(f, NULL, "clone3", "");
@@ -273,15 +177,15 @@ static int start_child(struct attempt *a, const struct plan *plan, const struct 
 	return err;
 }
 
-/* Until the child's end of sync is closed by exec or by death. */
-static int await_exec(struct attempt *a, const struct launch_fds *fds, struct fault *f)
+/* Until the child waits at its gate, or its end of sync is closed, by exec or by death. */
+static int await_child(struct attempt *a, const struct launch_ask *ask, struct fault *f)
 {
-	char go = LAUNCH_GATE;
+	struct go go = {.word = LAUNCH_GATE, .pid = a->pid};
 	bool ready = false;
-	if (send(a->sync[0], &go, 1, MSG_NOSIGNAL) != 1 && errno != EPIPE)
+	if (send(a->sync[0], &go, sizeof go, MSG_NOSIGNAL) < 0 && errno != EPIPE)
 		return fail(f, NULL, "send", "gate");
 	for (;;) {
-		struct pollfd p[2] = {{.fd = a->sync[0], .events = POLLIN}, {.fd = fds->hangup, .events = POLLRDHUP}};
+		struct pollfd p[2] = {{.fd = a->sync[0], .events = POLLIN}, {.fd = ask->hangup, .events = POLLRDHUP}};
 		if (poll(p, 2, -1) < 0 && errno != EINTR)
 			return fail(f, NULL, "poll", "");
 		if (p[1].revents & (POLLRDHUP | POLLHUP | POLLERR))
@@ -300,6 +204,8 @@ static int await_exec(struct attempt *a, const struct launch_fds *fds, struct fa
 		if (n <= 0)
 			break;
 		a->born = true;
+		if (*(const char *)&told == LAUNCH_CREATED)
+			return 0;
 		ready |= *(const char *)&told == LAUNCH_READY;
 	}
 	/* the caller, which reaps it, completes this one */
@@ -326,35 +232,37 @@ static void close_attempt(struct attempt *a)
 	close_fd(&a->pidfd);
 }
 
-static int try_launch(struct attempt *a, const struct plan *plan, const struct launch_fds *fds, struct fault *f)
+static int try_launch(struct attempt *a, const struct plan *plan, const struct launch_ask *ask, struct fault *f)
 {
 	int status = 0;
-	if (open_trees(plan, a->trees, &a->n_trees, f) < 0 || open_pipes(a, plan, fds->proc, f) < 0)
+	if (open_trees(plan, a->trees, &a->n_trees, f) < 0 || open_pipes(a, plan, ask, f) < 0)
 		return -1;
-	if (start_child(a, plan, fds, f) < 0)
+	if (start_child(a, plan, ask, f) < 0)
 		return -1;
 	close_fd(&a->sync[1]);
 	close_fd(&a->out[0][1]);
 	close_fd(&a->out[1][1]);
-	if (finish_clone(plan, a->pid, a->late ? fds->cgroup : -1, fds->proc, f) == 0 && await_exec(a, fds, f) == 0)
+	if (finish_clone(plan, a->pid, a->late ? ask->cgroup : -1, ask->proc, ask->reset_oom, f) == 0 &&
+	    await_child(a, ask, f) == 0)
 		return 0;
-	undo_launch(a->born ? fds->cgroup : -1, a->pidfd, a->pid, &status);
+	undo_launch(a->born && !ask->others ? ask->cgroup : -1, a->pidfd, a->pid, &status);
 	if (f->err != EOWNERDEAD)
 		return -1;
 	describe_death(status, f);
 	return !a->born && !a->late && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL ? AGAIN_LATE : -1;
 }
 
-static int attempt_launch(const struct plan *plan, const struct launch_fds *fds, struct launched *done, bool late,
+static int attempt_launch(const struct plan *plan, const struct launch_ask *ask, struct launched *done, bool late,
 			  struct fault *f)
 {
 	struct attempt a = {.out = {{-1, -1}, {-1, -1}}, .sync = {-1, -1}, .pidfd = -1, .pid = -1, .late = late};
-	int err = try_launch(&a, plan, fds, f);
+	int err = try_launch(&a, plan, ask, f);
 	if (err == 0) {
 		done->pid = a.pid;
 		done->pidfd = take_fd(&a.pidfd);
 		done->out[0] = take_fd(&a.out[0][0]);
 		done->out[1] = take_fd(&a.out[1][0]);
+		done->sync = ask->fds.gate >= 0 ? take_fd(&a.sync[0]) : -1;
 		done->late = a.late;
 	}
 	close_attempt(&a);
@@ -375,7 +283,7 @@ static int refuse_pending(const struct plan *plan, struct fault *f)
 	return 0;
 }
 
-int launch_init(const struct plan *plan, const struct launch_fds *fds, struct launched *done, struct fault *f)
+int launch_init(const struct plan *plan, const struct launch_ask *ask, struct launched *done, struct fault *f)
 {
 	struct op op;
 	bool whole = plan_find(plan, OP_ROOT, &op) && plan_find(plan, OP_PIVOT, &op) &&
@@ -384,10 +292,10 @@ int launch_init(const struct plan *plan, const struct launch_fds *fds, struct la
 		return fail_as(f, NULL, EINVAL, "plan", "init needs NAMESPACES with mount, ROOT and PIVOT, no JOIN");
 	if (refuse_pending(plan, f) < 0)
 		return -1;
-	int err = attempt_launch(plan, fds, done, false, f);
+	int err = attempt_launch(plan, ask, done, false, f);
 	/* Linux 6.10 to 6.18 at least: a process that is cloned into a cgroup is killed at birth unless its parent's
 	 * cgroup and that one have seen the same number of cgroup.kill writes */
 	if (err == AGAIN_LATE)
-		err = attempt_launch(plan, fds, done, true, f);
+		err = attempt_launch(plan, ask, done, true, f);
 	return err == 0 ? 0 : -1;
 }

@@ -6,6 +6,15 @@
 
 #include "plan.h"
 
+/* What a child is to keep; all borrowed, -1 where absent. */
+struct child_fds {
+	int stdio[3];    /* -1: as they are; a missing stdin is the container's own /dev/null */
+	const int *kept; /* these become 3, 4 and so on of the program */
+	unsigned n_kept;
+	int gate; /* a listening socket: the program starts only when somebody connects to it */
+};
+#define NO_CHILD_FDS ((struct child_fds){.stdio = {-1, -1, -1}, .gate = -1})
+
 /* The child's side while it sets itself up. All fds borrowed from the parent's struct launch or owned by the process,
  * which closes them by close_range before exec. */
 struct child {
@@ -19,7 +28,12 @@ struct child {
 	unsigned next_tree;
 	bool pivoted;
 	bool gated; /* the parent's go was read */
+	pid_t pid;  /* our own as the parent sees it; known after its go */
+	struct child_fds fds;
 };
+#define NO_CHILD                                                                                                       \
+	((struct child){                                                                                               \
+		.sync = -1, .root = -1, .null = -1, .proc = -1, .empty = -1, .next_tree = 1, .fds = NO_CHILD_FDS})
 
 typedef int op_fn(struct child *c, const struct op *op, struct fault *f);
 
@@ -47,35 +61,97 @@ void die_with_parent(void);
 /* All signals to their defaults, which a child inherits; all blocked, or none. */
 void reset_signals(void);
 void block_signals(bool all);
-_Noreturn void child_main(struct child *c, const int stdio[3], bool wait_first, uint64_t late_namespaces);
+/* stdio and what is kept get their numbers, then come sync and *extra (may be -1); all else is closed: nothing of the
+ * host can be reached from inside (CVE-2024-21626). */
+MUST_CHECK int arrange_fds(struct child *c, int *extra, struct fault *f);
+_Noreturn void child_main(struct child *c, bool wait_first, uint64_t late_namespaces);
+
+/* namespaces.c: those of others. The parent enters them for the clone, so that a new user namespace does not stand
+ * between. */
+enum { JOINS_MAX = 8 };
+struct joined {
+	int old[JOINS_MAX];
+	int kind[JOINS_MAX];
+	unsigned n;
+	uint64_t flags;
+};
+MUST_CHECK int join_all(struct joined *j, const struct plan *plan, int netns, int proc, struct fault *f);
+void leave_all(struct joined *j);
+/* The uid and gid of the plan's USER as the host sees them; false where the map has no place for them. */
+bool host_ids(const struct plan *plan, uint32_t *uid, uint32_t *gid);
 
 /* launch.c */
-enum { LAUNCH_GATE = 'g', LAUNCH_BORN = 'b', LAUNCH_READY = 'r' };
-
-struct launch_fds { /* borrowed; -1 where absent */
-	int cgroup, netns, proc;
-	int hangup; /* readable or hung up when the launch is not wanted any more */
+enum {
+	LAUNCH_GATE = 'g',
+	LAUNCH_BORN = 'b',
+	LAUNCH_HOOKS = 'h',
+	LAUNCH_CREATED = 'c',
+	LAUNCH_KNOWN = 'k',
+	LAUNCH_READY = 'r'
 };
+
+/* The parent's word to its child. */
+struct go {
+	char word;
+	int32_t pid;
+};
+
+struct launch_ask { /* fds borrowed; -1 where absent */
+	int cgroup, netns, proc;
+	int hangup;     /* readable or hung up when the launch is not wanted any more */
+	bool pipes;     /* stdout and stderr are to be pipes; else as in fds */
+	bool others;    /* the cgroup holds processes that are not ours to kill */
+	bool reset_oom; /* our oom_score_adj is not to be inherited */
+	struct child_fds fds;
+};
+#define NO_LAUNCH_ASK ((struct launch_ask){.cgroup = -1, .netns = -1, .proc = -1, .hangup = -1, .fds = NO_CHILD_FDS})
 
 struct launched {
 	pid_t pid;
 	int pidfd;  /* owned */
-	int out[2]; /* read ends of stdout and stderr, non-blocking; owned */
+	int out[2]; /* read ends of stdout and stderr, non-blocking; owned; -1 without pipes */
+	int sync;   /* with a gate: init dies with it until LAUNCH_KNOWN is said; owned; else -1 */
 	bool late;  /* CLONE_INTO_CGROUP does not work here */
 };
 
-/* Run the plan to the point where its program was executed. On -1, *f says why and everything was undone. */
-MUST_CHECK int launch_init(const struct plan *plan, const struct launch_fds *fds, struct launched *done,
+/* Run the plan to the point where its program was executed, or where it waits at its gate. On -1, *f says why and
+ * everything was undone. */
+MUST_CHECK int launch_init(const struct plan *plan, const struct launch_ask *ask, struct launched *done,
 			   struct fault *f);
 
-/* Shared with exec.c: clone3 with a pidfd, into the cgroup unless *late; *late is set when the cgroup refused that, and
- * the caller is to move the process then. */
+/* Shared with join.c: clone3 with a pidfd, into the cgroup (if there is one) unless *late; *late is set when the cgroup
+ * refused that, and the caller is to move the process then. */
 pid_t clone_into(uint64_t flags, int cgroup, int *pidfd, bool *late);
 /* The parent's part between clone and go: cgroup (if clone could not), user maps, oom_score_adj. */
-MUST_CHECK int finish_clone(const struct plan *plan, pid_t pid, int cgroup_late, int proc, struct fault *f);
+MUST_CHECK int finish_clone(const struct plan *plan, pid_t pid, int cgroup_late, int proc, bool reset_oom,
+			    struct fault *f);
 /* SIGKILL to all in the cgroup and to pidfd, then reap pid, for at most 10 s. */
 void undo_launch(int cgroup, int pidfd, pid_t pid, int *status);
-/* The uid and gid of the plan's USER as the host sees them; false where the map has no place for them. */
-bool host_ids(const struct plan *plan, uint32_t *uid, uint32_t *gid);
+
+/* join.c */
+struct join_ask { /* fds borrowed; -1 where absent */
+	int cgroup, proc;
+	int init;       /* pidfd of the container's init */
+	int proc_pid;   /* its directory in the host's proc */
+	bool late;      /* do not clone into the cgroup */
+	bool reset_oom; /* as in launch_ask */
+	struct child_fds fds;
+};
+
+struct joining {
+	pid_t helper;
+	int helper_fd, sync; /* owned, also on error */
+};
+
+MUST_CHECK int check_join(const struct plan *plan, struct fault *f);
+/* A process started in a frozen cgroup would hang in its set-up. "frozen" counts ancestors but lags behind the order.
+ */
+bool is_frozen(int cgroup, int parent);
+/* Begin. What comes of it is heard on sync. */
+MUST_CHECK int start_join(const struct plan *plan, const struct join_ask *ask, struct joining *j, struct fault *f);
+enum heard { HEARD_NOTHING, HEARD_MORE, HEARD_PID, HEARD_FAULT, HEARD_END };
+/* One message of the helper or of the program's process, without waiting. HEARD_END without a pid before it: the helper
+ * died. */
+enum heard hear_join(int sync, pid_t *pid, struct fault *told);
 
 #endif

@@ -249,7 +249,7 @@ int main(int argc, char **argv)
 	bool again = placed || (argc == 2 && strcmp(argv[1], START_AGAIN) == 0);
 	bool left = argc == 1 && leave_starter(&placed) == 0;
 	if (left)
-		run_from_read_only_mount(argv, placed);
+		run_from_read_only_mount(argv, placed ? START_PLACED : START_AGAIN);
 	init_state(&shim);
 	shim.placed = placed;
 	if (!(left || again) || prepare(&shim) < 0) {

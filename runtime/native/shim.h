@@ -5,7 +5,7 @@
 #include "launch.h"
 #include "logs.h"
 #include "record.h"
-#include "wire.h"
+#include "startmsg.h"
 
 enum { CLIENTS_MAX = 8, EXECS_MAX = 16, EXEC_FDS = 4 };
 enum { START_FD = 3, START_CGROUP_FD = 4 /* optional: where the shim is to be */ };
@@ -74,12 +74,10 @@ int exec_signal(struct shim *s, uint64_t id, int signo);
 uint64_t exec_expire(struct shim *s, uint64_t now);
 
 /* start.c */
-#define START_AGAIN  "--again" /* arguments of the second exec */
-#define START_PLACED "--placed"
+#define START_PLACED "--placed" /* beside START_AGAIN */
 void init_state(struct shim *s);
 /* 0 in the shim, -1 without a start socket; the starter's child ends. */
 int leave_starter(bool *placed);
-void run_from_read_only_mount(char **argv, bool placed);
 MUST_CHECK int prepare(struct shim *s);
 /* True when init runs; else everything was undone and told, or there was nothing to start. */
 MUST_CHECK bool start_run(struct shim *s);

@@ -58,20 +58,6 @@ int leave_starter(bool *placed)
 	return pid;
 }
 
-/* A container may run /proc/self/exe as its program, or find a joining process's: that is this program, of the host. So
- * it runs from a read-only copy of its mount, which is attached nowhere: writing there is refused, and nobody can
- * change that (CVE-2019-5736). Where the kernel does not let us, it runs on as it is: written to it cannot be either
- * while a shim runs (ETXTBSY). */
-void run_from_read_only_mount(char **argv, bool placed)
-{
-	char *const again[] = {argv[0], (char *)(uintptr_t)(placed ? START_PLACED : START_AGAIN), NULL};
-	char *const env[] = {NULL};
-	struct sys_mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY};
-	AUTOFD self = sys_open_tree(AT_FDCWD, "/proc/self/exe", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-	if (self >= 0 && sys_mount_setattr(self, "", AT_EMPTY_PATH, &attr) == 0)
-		syscall(SYS_execveat, self, "", again, env, AT_EMPTY_PATH);
-}
-
 /* What a shim does once, so that a spare one is ready: it must survive its starter and every signal but SIGKILL. */
 int prepare(struct shim *s)
 {
@@ -100,57 +86,24 @@ int prepare(struct shim *s)
 	return watch(s, s->signals, ON_SIGNAL, 0, EPOLLIN);
 }
 
-/* The one start message and its fds by tag. 1: got it, 0: the other end is closed, -1: not a start message. */
-static int receive_start(struct start *start, int fds[TAG_COUNT])
-{
-	union {
-		struct cmsghdr head;
-		char space[CMSG_SPACE(sizeof(int) * START_FDS_MAX)];
-	} control;
-	struct iovec iov = {start, sizeof *start};
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-	ssize_t n;
-	do
-		n = recvmsg(START_FD, &msg, MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
-	if (n == 0)
-		return 0;
-	struct cmsghdr *h = CMSG_FIRSTHDR(&msg);
-	size_t count = 0;
-	if (h && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS)
-		count = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-	if (n != (ssize_t)sizeof *start || msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC) || start->magic != START_MAGIC ||
-	    start->version != WIRE_VERSION || start->nfds != count || count > START_FDS_MAX)
-		return -1;
-	for (size_t i = 0; i < count; i++) {
-		unsigned tag = start->tags[i];
-		if (!tag || tag >= TAG_COUNT || fds[tag] >= 0)
-			return -1;
-		memcpy(&fds[tag], CMSG_DATA(h) + i * sizeof(int), sizeof(int));
-	}
-	start->name[sizeof start->name - 1] = '\0';
-	return 1;
-}
-
-static int take_start(struct shim *s, const struct start *start, const int fds[TAG_COUNT], struct fault *f)
+static int take_start(struct shim *s, const struct start *start, const struct start_fds *fds, struct fault *f)
 {
 	static const uint8_t needed[] = {TAG_RUNDIR, TAG_CGROUP, TAG_CGPARENT, TAG_PLAN};
 	unsigned n_needed = COUNT(needed) - (start->flags & START_TAKEOVER ? 1 : 0);
 	for (unsigned i = 0; i < n_needed; i++)
-		if (fds[needed[i]] < 0)
+		if (fds->tag[needed[i]] < 0)
 			return fail_as(f, NULL, EINVAL, "start", "an fd is missing");
 	char name[16] = "shim:";
 	copy_text(name + 5, sizeof name - 5, start->name);
 	prctl(PR_SET_NAME, name, 0, 0, 0);
-	s->run_dir = fds[TAG_RUNDIR];
-	s->cgroup = fds[TAG_CGROUP];
-	s->parent = fds[TAG_CGPARENT];
-	s->top = fds[TAG_CGTOP];
+	s->run_dir = fds->tag[TAG_RUNDIR];
+	s->cgroup = fds->tag[TAG_CGROUP];
+	s->parent = fds->tag[TAG_CGPARENT];
+	s->top = fds->tag[TAG_CGTOP];
 	s->record.generation = start->generation;
 	s->record.oom_group = start->flags & START_OOM_GROUP;
-	logs_init(&s->logs, fds[TAG_LOGDIR], start->log_max_size, start->log_max_files);
-	if (!s->placed && fds[TAG_SHIMCG] >= 0 && write_small(fds[TAG_SHIMCG], "cgroup.procs", "0") < 0)
+	logs_init(&s->logs, fds->tag[TAG_LOGDIR], start->log_max_size, start->log_max_files);
+	if (!s->placed && fds->tag[TAG_SHIMCG] >= 0 && write_small(fds->tag[TAG_SHIMCG], "cgroup.procs", "0") < 0)
 		return fail(f, NULL, "write", "cgroup.procs of the shims");
 	return lock_run(s, f);
 }
@@ -186,17 +139,21 @@ static void explain_death(const struct shim *s, struct fault *f)
 	f->path[o.n] = '\0';
 }
 
-static int launch(struct shim *s, const int fds[TAG_COUNT], struct fault *f)
+static int launch(struct shim *s, const struct start_fds *fds, struct fault *f)
 {
 	struct cgroup_dirs dirs = {s->cgroup, s->parent, s->top};
-	struct launch_fds for_launch = {
-		.cgroup = s->cgroup, .netns = fds[TAG_NETNS], .proc = s->proc, .hangup = START_FD};
+	struct launch_ask ask = NO_LAUNCH_ASK;
 	struct plan plan;
 	struct launched run;
-	if (sock_bind(s, f) < 0 || plan_map(&plan, fds[TAG_PLAN], f) < 0)
+	if (sock_bind(s, f) < 0 || plan_map(&plan, fds->tag[TAG_PLAN], f) < 0)
 		return -1;
 	record_start(&s->record, &dirs, s->proc);
-	int err = launch_init(&plan, &for_launch, &run, f);
+	ask.cgroup = s->cgroup;
+	ask.netns = fds->tag[TAG_NETNS];
+	ask.proc = s->proc;
+	ask.hangup = START_FD;
+	ask.pipes = ask.reset_oom = true;
+	int err = launch_init(&plan, &ask, &run, f);
 	plan_unmap(&plan);
 	if (err < 0) {
 		explain_death(s, f);
@@ -209,7 +166,7 @@ static int launch(struct shim *s, const int fds[TAG_COUNT], struct fault *f)
 	return 0;
 }
 
-/* The answer to the start message. If nobody is there to take it, the container runs on: the socket is in its place. */
+/* If nobody is there to take the answer, the container runs on: the socket is in its place. */
 static void reply_started(const struct shim *s, const struct fault *fault)
 {
 	struct started started = {.magic = STARTED_MAGIC,
@@ -219,47 +176,31 @@ static void reply_started(const struct shim *s, const struct fault *fault)
 				  .pid = fault ? 0 : s->pid,
 				  .started_ns = s->started_ns};
 	const int fds[3] = {s->pidfd, s->logs.streams[0].fd, s->logs.streams[1].fd};
-	union {
-		struct cmsghdr head;
-		char space[CMSG_SPACE(sizeof fds)];
-	} control = {.head = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof fds)}};
-	struct iovec iov = {&started, sizeof started};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-	if (fault) {
+	if (fault)
 		started.fault = *fault;
-	} else {
-		memcpy(CMSG_DATA(&control.head), fds, sizeof fds);
-		msg.msg_control = &control;
-		msg.msg_controllen = sizeof control.space;
-	}
-	const struct timespec pause = {.tv_nsec = 10000000};
-	for (int i = 0; i < 20 && sendmsg(START_FD, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0; i++) {
-		if (errno == EPIPE || errno == ECONNRESET)
-			return;
-		nanosleep(&pause, NULL); /* no memory, or no room: an answer that is lost would cost the container */
-	}
+	if (send_started(START_FD, &started, fds, fault ? 0 : 3) < 0)
+		errno = 0;
 }
 
 /* Init runs, or everything was undone and told. */
 bool start_run(struct shim *s)
 {
-	int fds[TAG_COUNT];
+	struct start_fds fds;
 	struct start start;
 	struct fault f;
 	memset(&f, 0, sizeof f);
-	memset(fds, -1, sizeof fds);
-	int got = receive_start(&start, fds);
+	int got = receive_start(START_FD, &start, &fds);
 	if (got == 0)
 		return false;
-	int err = got < 0 ? fail_as(&f, NULL, EBADMSG, "start", "") : take_start(s, &start, fds, &f);
+	int err = got < 0 ? fail_as(&f, NULL, EBADMSG, "start", "") : take_start(s, &start, &fds, &f);
 	if (err == 0)
-		err = start.flags & START_TAKEOVER ? take_over(s, fds, &f) : launch(s, fds, &f);
+		err = start.flags & START_TAKEOVER ? take_over(s, fds.tag, &f) : launch(s, &fds, &f);
 	if (err < 0)
 		sock_close(s);
 	reply_started(s, err < 0 ? &f : NULL);
-	close_fd(&fds[TAG_PLAN]);
-	close_fd(&fds[TAG_SHIMCG]);
-	close_fd(&fds[TAG_NETNS]);
+	close_fd(&fds.tag[TAG_PLAN]);
+	close_fd(&fds.tag[TAG_SHIMCG]);
+	close_fd(&fds.tag[TAG_NETNS]);
 	if (err == 0)
 		sock_add(s, START_FD);
 	return err == 0;

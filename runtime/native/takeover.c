@@ -62,21 +62,6 @@ void note_init(struct shim *s)
 		errno = 0; /* a later shim knows less then */
 }
 
-/* The pid behind a pidfd; 0 when the process was reaped. */
-static pid_t pid_of(const struct shim *s, int pidfd)
-{
-	char name[40], text[512];
-	struct out o = {name, 0, sizeof name - 1};
-	out_text(&o, "self/fdinfo/");
-	out_u64(&o, (uint64_t)pidfd);
-	name[o.n] = '\0';
-	const char *line = read_small(s->proc, name, text, sizeof text) > 0 ? strstr(text, "\nPid:\t") : NULL;
-	pid_t pid = 0;
-	for (const char *p = line ? line + 6 : ""; *p >= '0' && *p <= '9'; p++)
-		pid = pid * 10 + (*p - '0');
-	return pid;
-}
-
 /* Without this capability /proc says 0 where the status should be. */
 static bool may_read_status(void)
 {
@@ -128,12 +113,12 @@ int take_over(struct shim *s, const int *fds, struct fault *f)
 		return -1;
 	record_start(&s->record, &dirs, s->proc);
 	bool known = record_recall(&s->record, s->run_dir, &note);
-	pid_t pid = pid_of(s, fds[TAG_INIT]);
+	pid_t pid = pid_of(s->proc, fds[TAG_INIT]);
 	s->taken = s->record.kernel = true;
 	s->late_cgroup = note.late;
 	watch_run(s, pid ? pid : s->record.pid, fds[TAG_INIT], out);
 	/* the directory is init's only if the pid was still its own after it was opened */
-	if (!pid || pid_of(s, s->pidfd) != pid)
+	if (!pid || pid_of(s->proc, s->pidfd) != pid)
 		close_fd(&s->proc_pid);
 	s->started_ns = known ? s->record.started_ns : start_ticks(s) * TICK_NS;
 	s->record.started_ns = s->started_ns;

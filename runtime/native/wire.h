@@ -8,7 +8,7 @@
 #	error "the protocol is little endian and structs are sent as they are"
 #endif
 
-enum { START_MAGIC = 0x54525453, STARTED_MAGIC = 0x4E525453, WIRE_VERSION = 1, START_FDS_MAX = 16 };
+enum { START_MAGIC = 0x54525453, STARTED_MAGIC = 0x4E525453, WIRE_VERSION = 1 };
 enum {
 	TAG_PLAN = 1,
 	TAG_RUNDIR,
@@ -27,10 +27,11 @@ enum {
 	TAG_OUT_PIPE,
 	TAG_ERR_PIPE,
 	TAG_TTY,
-	TAG_FDS,
+	TAG_FDS, /* may come several times */
+	TAG_BUNDLE,
 	TAG_COUNT
 };
-enum { START_OOM_GROUP = 1, START_TAKEOVER = 8 };
+enum { START_OOM_GROUP = 1, START_CREATE = 2, START_EXEC = 4, START_TAKEOVER = 8 };
 enum { STARTED_RUNS = 1, STARTED_FAULT = 2 };
 
 struct start {
@@ -41,7 +42,7 @@ struct start {
 	char name[64];
 	uint8_t tags[START_FDS_MAX];
 };
-_Static_assert(sizeof(struct start) == 112, "struct start is part of the protocol");
+_Static_assert(sizeof(struct start) == 160, "struct start is part of the protocol");
 
 struct started {
 	uint32_t magic;

@@ -46,6 +46,7 @@ def build_shim(into: Path) -> Path:
         for command in ([cmake, "-S", str(REPO), "-B", str(into)], [cmake, "--build", str(into)]):
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=110)
         return into / "wharf-shim"
+    shutil.copy2(installed.with_name("wharf-launch"), into / "wharf-launch")
     return Path(shutil.copy2(installed, into / "wharf-shim"))
 
 

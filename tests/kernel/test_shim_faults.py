@@ -17,7 +17,7 @@ import anyio
 import pytest
 
 from config.errors import HostError, LaunchError
-from runtime import linux, shim, shimlink, wire
+from runtime import launchlink, linux, shim, wire
 from runtime.wire import Op, op
 from tests.kernel import shimkit
 from tests.kernel.shimkit import Lab, exec_ops, root_ops, self_ops, sh
@@ -119,7 +119,7 @@ async def test_a_plan_cut_at_any_byte_is_refused(lab: Lab) -> None:
 
 
 async def test_a_plan_that_is_not_sealed_is_refused(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shimlink, "_SEALS", 0)
+    monkeypatch.setattr(launchlink, "_SEALS", 0)
     error = await assert_refused(lab, with_bad(lab), "plan", "the memfd is not sealed", errno.EPERM)
     assert "sealed" in str(error)
 

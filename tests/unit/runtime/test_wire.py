@@ -152,7 +152,7 @@ def test_a_fault_and_a_started_message_are_read() -> None:
 def test_a_start_message_is_packed() -> None:
     packed = wire.Start(3, 1 << 20, 2, 1, "web", (1, 2, 7)).pack()
     assert wire.START.unpack(packed) == (
-        wire.START_MAGIC, 1, 3, 3, 1 << 20, 2, 1, b"web".ljust(64, b"\0"), bytes((1, 2, 7)).ljust(16, b"\0"),
+        wire.START_MAGIC, 1, 3, 3, 1 << 20, 2, 1, b"web".ljust(64, b"\0"), bytes((1, 2, 7)).ljust(64, b"\0"),
     )  # fmt: skip
     with pytest.raises(ValueError, match="too long"):
         wire.Start(1, 0, 1, 0, "x" * 64, ()).pack()

@@ -1,0 +1,174 @@
+/* One more process in a running container. A helper outside its pid namespace joins everything, drops everything and
+ * closes everything; only then it forks the program's process into that pid namespace, as our child. So no process
+ * that the container can see, or trace, ever had more than its own (CVE-2016-9962, CVE-2019-5736). */
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/socket.h>
+
+#include "launch.h"
+#include "sys.h"
+
+/* The program's process. */
+static int become_program(struct child *c, struct fault *f)
+{
+	char ready = LAUNCH_READY;
+	setsid();
+	if (send(c->sync, &ready, 1, MSG_NOSIGNAL) != 1)
+		return fail(f, NULL, "ready", "");
+	if (apply_filter(c->plan, true, f) < 0)
+		return -1;
+	return exec_program(c->plan, f);
+}
+
+static pid_t fork_as_sibling(void)
+{
+	struct sys_clone_args args = {.flags = CLONE_PARENT};
+	pid_t pid = sys_clone3(&args);
+	if (pid < 0 &&
+	    (errno == ENOSYS || errno == EPERM)) /* a filter that is loaded already knows only the old call */
+		pid = (pid_t)syscall(SYS_clone, (unsigned long)CLONE_PARENT, 0, 0, 0, 0);
+	return pid;
+}
+
+static int help(struct child *c, int init, struct fault *f)
+{
+	struct op op;
+	if (wait_gate(c, f) < 0 || arrange_fds(c, &init, f) < 0)
+		return -1;
+	plan_find(c->plan, OP_JOIN, &op);
+	if (setns(init, (int)op.a[0].u) < 0)
+		return fail(f, &op, "setns", "");
+	close(init);
+	if (become_ns_root(c->plan, f) < 0 || run_self_ops(c, f) < 0)
+		return -1;
+	if (apply_filter(c->plan, false, f) < 0 || apply_credentials(c->plan, f) < 0)
+		return -1;
+	pid_t pid = fork_as_sibling();
+	if (pid < 0)
+		return fail(f, &op, "clone", "");
+	if (pid > 0)
+		_exit(0);
+	return become_program(c, f);
+}
+
+static _Noreturn void helper_main(struct child *c, int init)
+{
+	struct fault f;
+	memset(&f, 0, sizeof f);
+	die_with_parent();
+	block_signals(false);
+	help(c, init, &f);
+	child_fails(c, &f);
+}
+
+/* The cgroup that init is in now, when it moved to one below its leaf (systemd, dind): the leaf takes no processes
+ * then. Owned; -1 if it is the leaf or not to be found. */
+static int init_cgroup(const struct join_ask *ask)
+{
+	char link[32], leaf[512], text[1024];
+	struct out o = {link, 0, sizeof link - 1};
+	out_text(&o, "self/fd/");
+	out_u64(&o, (uint64_t)ask->cgroup);
+	link[o.n] = '\0';
+	ssize_t n = readlinkat(ask->proc, link, leaf, sizeof leaf - 2);
+	if (n <= 0 || read_small(ask->proc_pid, "cgroup", text, sizeof text) <= 0)
+		return -1;
+	leaf[n] = '\0';
+	const char *base = strrchr(leaf, '/');
+	char *line = strstr(text, "0::/");
+	if (!base || !line)
+		return -1;
+	leaf[n] = '/'; /* base is now "/NAME/" */
+	leaf[n + 1] = '\0';
+	line[strcspn(line, "\n")] = '\0';
+	const char *below = strstr(line, base);
+	if (!below || !below[strlen(base)])
+		return -1;
+	struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+			       .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
+	return sys_openat2(ask->cgroup, below + strlen(base), &how);
+}
+
+static bool says(int dir, const char *file, const char *what)
+{
+	char text[256];
+	return dir >= 0 && read_small(dir, file, text, sizeof text) > 0 && strstr(text, what);
+}
+
+bool is_frozen(int cgroup, int parent)
+{
+	return says(cgroup, "cgroup.events", "frozen 1") || says(cgroup, "cgroup.freeze", "1") ||
+	       says(parent, "cgroup.freeze", "1");
+}
+
+int check_join(const struct plan *plan, struct fault *f)
+{
+	struct op op;
+	if (!plan_find(plan, OP_JOIN, &op) || plan_find(plan, OP_NAMESPACES, &op) || plan_find(plan, OP_ROOT, &op))
+		return fail_as(f, NULL, EINVAL, "plan", "an exec needs JOIN and no NAMESPACES or ROOT");
+	return 0;
+}
+
+int start_join(const struct plan *plan, const struct join_ask *ask, struct joining *j, struct fault *f)
+{
+	const int on = 1;
+	int pair[2];
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return fail(f, NULL, "socketpair", "");
+	AUTOFD theirs = pair[1];
+	j->sync = pair[0];
+	if (setsockopt(j->sync, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) < 0)
+		return fail(f, NULL, "setsockopt", "");
+	bool late = ask->late;
+	j->helper = clone_into(0, ask->cgroup, &j->helper_fd, &late);
+	if (j->helper == 0) {
+		struct child c = NO_CHILD;
+		c.plan = plan;
+		c.sync = theirs;
+		c.fds = ask->fds;
+		helper_main(&c, ask->init);
+	}
+	if (j->helper < 0)
+		return fail(f, NULL, "clone3", "");
+	AUTOFD below = late ? init_cgroup(ask) : -1;
+	int move_to = !late ? -1 : below >= 0 ? below : ask->cgroup;
+	struct go go = {.word = LAUNCH_GATE};
+	if (finish_clone(plan, j->helper, move_to, ask->proc, ask->reset_oom, f) < 0)
+		return -1;
+	if (send(j->sync, &go, sizeof go, MSG_NOSIGNAL) != (ssize_t)sizeof go)
+		return fail(f, NULL, "gate", "");
+	return 0;
+}
+
+/* Pid of the sender, in our pid namespace. */
+static pid_t sender(struct msghdr *msg)
+{
+	struct cmsghdr *h = CMSG_FIRSTHDR(msg);
+	struct ucred peer;
+	if (!h || h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_CREDENTIALS)
+		return 0;
+	memcpy(&peer, CMSG_DATA(h), sizeof peer);
+	return peer.pid;
+}
+
+enum heard hear_join(int sync, pid_t *pid, struct fault *told)
+{
+	union {
+		struct cmsghdr head;
+		char space[CMSG_SPACE(sizeof(struct ucred))];
+	} control;
+	struct iovec iov = {told, sizeof *told};
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+	ssize_t n = recvmsg(sync, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return HEARD_NOTHING;
+	if (n < 0 && errno == ECONNRESET) /* it ended without reading go; what it said stands */
+		return HEARD_MORE;
+	if (n == 1) {
+		*pid = sender(&msg);
+		return HEARD_PID;
+	}
+	return n == (ssize_t)sizeof *told && told->err ? HEARD_FAULT : HEARD_END;
+}

@@ -1,0 +1,106 @@
+/* Who a container's users are on the host, and the namespaces of others that it is put into. */
+#include <fcntl.h>
+#include <sched.h>
+
+#include "launch.h"
+
+/* The numbers of one map line: inside, outside, count. False at the end or on anything else. */
+static bool map_line(const char **p, uint64_t n[3])
+{
+	for (int i = 0; i < 3; i++) {
+		while (**p == ' ')
+			(*p)++;
+		if (**p < '0' || **p > '9')
+			return false;
+		for (n[i] = 0; **p >= '0' && **p <= '9' && n[i] <= UINT32_MAX; (*p)++)
+			n[i] = n[i] * 10 + (uint64_t)(**p - '0');
+	}
+	while (**p == '\n' || **p == ' ')
+		(*p)++;
+	return true;
+}
+
+static bool map_id(const char *map, uint64_t id, uint32_t *out)
+{
+	uint64_t n[3];
+	while (map_line(&map, n))
+		if (id >= n[0] && id - n[0] < n[2] && n[1] + (id - n[0]) < UINT32_MAX) {
+			*out = (uint32_t)(n[1] + (id - n[0]));
+			return true;
+		}
+	return false;
+}
+
+bool host_ids(const struct plan *plan, uint32_t *uid, uint32_t *gid)
+{
+	struct op user, map;
+	plan_find(plan, OP_USER, &user); /* zeroed, so root, where there is none */
+	if (!plan_find(plan, OP_USERMAP, &map)) {
+		*uid = (uint32_t)user.a[0].u;
+		*gid = (uint32_t)user.a[1].u;
+		return true;
+	}
+	return map_id(map.a[0].s.p, user.a[0].u, uid) && map_id(map.a[1].s.p, user.a[1].u, gid);
+}
+
+static const char *ns_file(uint64_t kind)
+{
+	switch (kind) {
+	case CLONE_NEWNET:
+		return "self/ns/net";
+	case CLONE_NEWIPC:
+		return "self/ns/ipc";
+	case CLONE_NEWUTS:
+		return "self/ns/uts";
+	case CLONE_NEWPID:
+		return "self/ns/pid";
+	case CLONE_NEWCGROUP:
+		return "self/ns/cgroup";
+	default:
+		return NULL; /* mount and user namespaces are always new ones */
+	}
+}
+
+static int join(struct joined *j, int fd, uint64_t kind, int proc, const struct op *op, struct fault *f)
+{
+	const char *file = ns_file(kind);
+	if (!file || j->n == JOINS_MAX)
+		return fail_as(f, op, EOPNOTSUPP, "setns", "");
+	AUTOFD old = openat(proc, file, O_RDONLY | O_CLOEXEC);
+	if (old < 0)
+		return fail(f, op, "open", file);
+	if (setns(fd, (int)kind) < 0) /* also refuses a namespace of another kind */
+		return fail(f, op, "setns", file + 5);
+	j->old[j->n] = take_fd(&old);
+	j->kind[j->n++] = (int)kind;
+	j->flags |= kind;
+	return 0;
+}
+
+int join_all(struct joined *j, const struct plan *plan, int netns, int proc, struct fault *f)
+{
+	struct cursor c = {0};
+	struct op op;
+	if (netns >= 0 && join(j, netns, CLONE_NEWNET, proc, NULL, f) < 0)
+		return -1;
+	while (plan_next(plan, &c, &op)) {
+		if (op.code != OP_JOINNS)
+			continue;
+		AUTOFD fd = open(op.a[1].s.p, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			return fail(f, &op, "open", op.a[1].s.p);
+		if (join(j, fd, op.a[0].u, proc, &op, f) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+void leave_all(struct joined *j)
+{
+	while (j->n) {
+		j->n--;
+		if (setns(j->old[j->n], j->kind[j->n]) < 0)
+			errno = 0; /* only the shim's own view; all that it does goes by fds */
+		close_fd(&j->old[j->n]);
+	}
+}
