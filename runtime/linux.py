@@ -62,6 +62,28 @@ RLIMITS: Final[dict[str, int]] = {
 }
 RLIM_INFINITY: Final = 2**64 - 1
 
+# personality(2), ioprio_set(2), sched_setattr(2), in the words of the OCI spec
+PERSONALITIES: Final = {"LINUX": 0x0, "LINUX32": 0x8}
+IOPRIO_CLASSES: Final = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
+SCHED_POLICIES: Final = {
+    "SCHED_OTHER": 0,
+    "SCHED_FIFO": 1,
+    "SCHED_RR": 2,
+    "SCHED_BATCH": 3,
+    "SCHED_ISO": 4,
+    "SCHED_IDLE": 5,
+    "SCHED_DEADLINE": 6,
+}
+SCHED_FLAGS: Final = {
+    "SCHED_FLAG_RESET_ON_FORK": 0x1,
+    "SCHED_FLAG_RECLAIM": 0x2,
+    "SCHED_FLAG_DL_OVERRUN": 0x4,
+    "SCHED_FLAG_KEEP_POLICY": 0x8,
+    "SCHED_FLAG_KEEP_PARAMS": 0x10,
+    "SCHED_FLAG_UTIL_CLAMP_MIN": 0x20,
+    "SCHED_FLAG_UTIL_CLAMP_MAX": 0x40,
+}
+
 # capabilities(7)
 CAPABILITIES: Final[dict[str, int]] = {
     "CAP_CHOWN": 0,

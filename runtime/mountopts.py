@@ -54,14 +54,15 @@ _ATTRS: dict[str, tuple[int, int]] = {
     "nostrictatime": (0, ATIME_MASK),
 }
 _SUPERBLOCK = frozenset({"sync", "dirsync", "lazytime"})  # fsconfig takes them as flags; a bind cannot change them
-_NOTHING = frozenset({"defaults", "async", "nolazytime", "nomand", "noiversion", "loud"})  # what the kernel does anyway
+# what the kernel does anyway; file systems that count changes (iversion) do so whoever asks
+_NOTHING = frozenset({"defaults", "async", "nolazytime", "nomand", "noiversion", "iversion", "loud", "silent"})
 _REFUSED = {
-    "idmap": "id-mapped mounts are not supported yet",
-    "ridmap": "id-mapped mounts are not supported yet",
-    "tmpcopyup": "tmpcopyup is not supported",
+    "mand": "mandatory locks are gone from Linux",
     "copy-symlink": "copy-symlink is not supported",
-    "remount": "there is nothing to remount",
+    "src-nofollow": "src-nofollow is not supported",
+    "dest-nofollow": "dest-nofollow is not supported",
 }
+_LABELS = frozenset({"context", "fscontext", "defcontext", "rootcontext"})  # of SELinux, on any file system
 
 _SIZE = re.compile(r"\d+[kmgKMG%]?")
 _OCTAL = re.compile(r"0?[0-7]{1,4}")
@@ -80,6 +81,10 @@ _DATA: dict[str, Mapping[str, re.Pattern[str] | None]] = {
         "noswap": None,
         "inode32": None,
         "inode64": None,
+        "casefold": None,
+        "quota": None,
+        "usrquota": None,
+        "grpquota": None,
     },
     "devpts": {"newinstance": None, "ptmxmode": _OCTAL, "mode": _OCTAL, "uid": _NUMBER, "gid": _NUMBER, "max": _NUMBER},
     "proc": {
@@ -89,9 +94,18 @@ _DATA: dict[str, Mapping[str, re.Pattern[str] | None]] = {
     },
     "sysfs": {},
     "mqueue": {},
-    "cgroup2": {},
+    "cgroup2": dict.fromkeys(
+        (
+            "nsdelegate",
+            "favordynmods",
+            "memory_localevents",
+            "memory_recursiveprot",
+            "memory_hugetlb_accounting",
+            "pids_localevents",
+        )
+    ),
 }
-FILESYSTEMS = frozenset(_DATA)
+FILESYSTEMS = frozenset(_DATA)  # whose options we know; any other takes what it is given, and the kernel judges
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +114,20 @@ class Options:
 
     attr_set: int = 0
     attr_clr: int = 0
-    recursive_attrs: bool = False
+    deep_set: int = 0  # down to the mounts below; what both say, the deep ones say last
+    deep_clr: int = 0
     bind: bool = False
     recursive: bool = False  # rbind
-    propagation: int = 0  # MS_*, 0: as the source
+    propagation: int = 0  # MS_*, 0: nothing was said
+    copy_up: bool = False
+    remount: bool = False
+    idmap: str = ""  # idmap or ridmap
     data: str = ""
+
+
+def _apply(word: str, pair: tuple[int, int]) -> tuple[int, int]:
+    on, off = _ATTRS[word]
+    return (pair[0] & ~off & ~on) | on, (pair[1] & ~on) | off
 
 
 def parse(options: Iterable[str], fstype: str, where: str) -> Options:
@@ -112,26 +135,30 @@ def parse(options: Iterable[str], fstype: str, where: str) -> Options:
 
     Raises DefinitionError for words that the file system does not have: an option is never dropped.
     """
-    words = [str(word) for option in options for word in option.split(",") if word]
+    words = [str(word) for option in options for word in _split(option) if word]
     bind = fstype == "bind" or "bind" in words or "rbind" in words
-    attr_set = attr_clr = propagation = 0
-    deep = recursive = False
-    plain_clears = 0
+    top, deep = (0, 0), (0, 0)
+    propagation = 0
+    recursive = copy_up = remount = False
+    idmap = ""
     data: list[str] = []
     for word in words:
         if word in ("bind", "rbind"):
-            recursive = word == "rbind"
-        elif word in _ATTRS or (word[:1] == "r" and word[1:] in _ATTRS):
-            rec = word not in _ATTRS
-            on, off = _ATTRS[word[1:] if rec else word]
-            deep = deep or rec
-            plain_clears |= 0 if rec else off & ~on
-            attr_set = (attr_set & ~off & ~on) | on
-            attr_clr = (attr_clr & ~on) | off
+            recursive = word == "rbind" or recursive
+        elif word in _ATTRS:
+            top = _apply(word, top)
+        elif word[:1] == "r" and word[1:] in _ATTRS:
+            deep = _apply(word[1:], deep)
         elif word in PROPAGATION:
             propagation = PROPAGATION[word]
+        elif word in ("idmap", "ridmap") or word.startswith(("idmap=", "ridmap=")):
+            idmap = word
         elif word in _NOTHING:
             continue
+        elif word == "remount":
+            remount = True
+        elif word == "tmpcopyup" and fstype == "tmpfs":
+            copy_up = True
         elif word in _REFUSED:
             raise DefinitionError(f"mount option {word!r}: {_REFUSED[word]}", where)
         elif bind:
@@ -140,18 +167,23 @@ def parse(options: Iterable[str], fstype: str, where: str) -> Options:
             data.append(word)
         else:
             data.append(_checked(word, fstype, where))
-    if deep and not bind:
-        raise DefinitionError("recursive mount options apply to bind mounts only", where)
-    if deep and plain_clears & attr_clr:
-        # one mount_setattr call has one depth: restrictions may go down with it, a loosening may not
-        raise DefinitionError("a recursive mount option stands beside one that loosens the top only", where)
-    if not bind and propagation & (MS_SHARED | MS_UNBINDABLE):
-        raise DefinitionError("a new file system can only be private or slave", where)
-    return Options(attr_set, attr_clr, deep, bind, recursive, propagation, ",".join(data))
+    if not bind:  # nothing is mounted below a new file system
+        on, off = deep
+        top, deep = ((top[0] & ~off) | on, (top[1] & ~on) | off), (0, 0)
+    return Options(*top, *deep, bind, recursive, propagation, copy_up, remount, idmap, ",".join(data))
+
+
+def _split(option: str) -> list[str]:
+    """At commas, but not inside of double quotes (SELinux contexts) nor in the maps of idmap=."""
+    if option.startswith(("idmap=", "ridmap=")) or '"' not in option:
+        return option.split(",")
+    return [part for part in re.findall(r'(?:[^,"]|"[^"]*")+', option) if part]
 
 
 def _checked(word: str, fstype: str, where: str) -> str:
     key, equals, value = word.partition("=")
+    if fstype not in _DATA or key in _LABELS:
+        return word
     known = _DATA[fstype]
     if key not in known:
         raise DefinitionError(f"{fstype} has no mount option {word!r}", where)

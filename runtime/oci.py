@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from config.errors import DefinitionError
+from runtime import linux
 
 Spec = dict[str, Any]
 Check = Callable[[Any, str], None]
@@ -68,6 +69,15 @@ def absolute(value: Any, where: str) -> None:
     _string(value, where)
     if not value.startswith("/"):
         raise fail(where, f"{value!r} must be an absolute path")
+    if ".." in value.split("/"):
+        raise fail(where, f"{value!r} must not contain '..'")
+
+
+def _inside(value: Any, where: str) -> None:
+    """A path in the root; old configurations leave the first slash out."""
+    _string(value, where)
+    if not value:
+        raise fail(where, "must not be empty")
     if ".." in value.split("/"):
         raise fail(where, f"{value!r} must not contain '..'")
 
@@ -153,6 +163,8 @@ def _env(value: Any, where: str) -> None:
 _caps = array(string)
 _id_map = array(table({"containerID": u32, "hostID": u32, "size": u32}, ("containerID", "hostID", "size")))
 
+_offset = table({"secs": i64, "nanosecs": _number(0, 999_999_999)})
+
 _process = table(
     {
         "terminal": _terminal,
@@ -170,10 +182,21 @@ _process = table(
         "rlimits": array(table({"type": string, "hard": u64, "soft": u64}, ("type", "hard", "soft"))),
         "noNewPrivileges": boolean,
         "oomScoreAdj": _number(-1000, 1000),
-        "apparmorProfile": no(""),
-        "selinuxLabel": no(""),
-        "scheduler": no(""),
-        "ioPriority": no(""),
+        "apparmorProfile": string,
+        "selinuxLabel": string,
+        "scheduler": table(
+            {
+                "policy": one_of(*linux.SCHED_POLICIES),
+                "nice": _number(-20, 19),
+                "priority": _number(0, 99),
+                "flags": array(one_of(*linux.SCHED_FLAGS)),
+                "runtime": u64,
+                "deadline": u64,
+                "period": u64,
+            },
+            ("policy",),
+        ),
+        "ioPriority": table({"class": one_of(*linux.IOPRIO_CLASSES), "priority": _number(0, 7)}, ("class", "priority")),
         "execCPUAffinity": no(""),
     },
     ("args", "cwd"),
@@ -181,12 +204,12 @@ _process = table(
 
 _mount = table(
     {
-        "destination": absolute,
+        "destination": _inside,
         "type": string,
         "source": string,
         "options": array(string),
-        "uidMappings": no("id-mapped mounts"),
-        "gidMappings": no("id-mapped mounts"),
+        "uidMappings": _id_map,
+        "gidMappings": _id_map,
     },
     ("destination",),
 )
@@ -292,7 +315,7 @@ _linux = table(
         "namespaces": array(table({"type": string, "path": string}, ("type",))),
         "uidMappings": _id_map,
         "gidMappings": _id_map,
-        "timeOffsets": no(""),
+        "timeOffsets": table({"monotonic": _offset, "boottime": _offset}),
         "devices": array(_device),
         "netDevices": no(""),
         "cgroupsPath": string,
@@ -304,8 +327,8 @@ _linux = table(
         "rootfsPropagation": one_of("", "private", "slave", "shared", "unbindable", "rprivate", "rslave", "rshared"),
         "maskedPaths": array(absolute),
         "readonlyPaths": array(absolute),
-        "mountLabel": no(""),
-        "personality": no(""),
+        "mountLabel": string,
+        "personality": table({"domain": one_of(*linux.PERSONALITIES), "flags": array(string)}, ("domain",)),
     }
 )
 

@@ -16,21 +16,13 @@ from typing import Any
 from config.errors import DefinitionError
 from runtime import linux, oci, users, wire
 from runtime.mountopts import PROPAGATION
-from runtime.plancred import caps_op, exec_ops, privilege_ops, rlimit_ops, user_op
+from runtime.plancred import attribute_ops, caps_op, exec_ops, label_ops, privilege_ops, rlimit_ops, user_op
 from runtime.plandescribe import describe
-from runtime.planmounts import device_ops, mask_ops, mount_ops
+from runtime.planmounts import device_ops, makes_devices_elsewhere, mask_ops, mount_ops
+from runtime.planspaces import NAMESPACES, Namespaces, namespace_ops, namespaces
 from runtime.probe import HostFacts
 from runtime.wire import Op, op
 
-NAMESPACES = {
-    "mount": linux.CLONE_NEWNS,
-    "cgroup": linux.CLONE_NEWCGROUP,
-    "uts": linux.CLONE_NEWUTS,
-    "ipc": linux.CLONE_NEWIPC,
-    "user": linux.CLONE_NEWUSER,
-    "pid": linux.CLONE_NEWPID,
-    "network": linux.CLONE_NEWNET,
-}
 # sysctls that belong to a namespace (runc's list), and the namespace that must be the container's own
 _IPC_SYSCTLS = frozenset(
     {
@@ -79,19 +71,17 @@ def compile_plan(spec: oci.Spec, rootfs: str | Path, host: HostFacts) -> Plan:
         raise DefinitionError("the host's own root cannot be a container's root", "/root/path")
     process, config = spec["process"], spec["linux"]
     warnings: list[str] = []
-    flags = namespace_flags(config, host)
-    new_user = bool(flags & linux.CLONE_NEWUSER)
-    mounts, late = mount_ops(spec)
-    devices, notes = device_ops(spec, new_user)
+    spaces = namespaces(config, host)
+    mounts, late = mount_ops(spec, spaces, host)
+    devices, notes = device_ops(spec, bool(spaces.apart & linux.CLONE_NEWUSER))
     warnings += notes
-    ops = [op("NAMESPACES", flags=flags)]
-    ops += _user_map(config, new_user)
+    ops = namespace_ops(config, spaces)
     ops.append(op("ROOT", path=str(root), propagation=_root_propagation(config)))
     ops += mounts
     ops += devices
-    ops += _identity(spec, flags)
-    ops += _sysctls(config, flags)
-    if flags & linux.CLONE_NEWNET:
+    ops += _identity(spec, spaces)
+    ops += _sysctls(config, spaces)
+    if spaces.new & linux.CLONE_NEWNET:
         ops.append(op("LOOPBACK"))
     ops.append(op("PIVOT"))
     ops += mask_ops(spec)
@@ -100,7 +90,7 @@ def compile_plan(spec: oci.Spec, rootfs: str | Path, host: HostFacts) -> Plan:
     ops += rlimit_ops(process)
     ops.append(op("OOMADJ", score=process.get("oomScoreAdj", 0)))
     ops.append(op("UMASK", mask=(process.get("user") or {}).get("umask", 0o022)))
-    ops += [op("SETSID"), op("KEYRING")]
+    ops += [op("SETSID"), op("KEYRING"), *attribute_ops(process, config), *label_ops(process, host.lsms)]
     ops += [caps_op(process, host.bounding, warnings), user_op(process), op("CWD", path=process["cwd"])]
     ops += privilege_ops(spec, warnings)
     ops += exec_ops(process)
@@ -155,6 +145,7 @@ def compile_exec_process(spec: oci.Spec, process: Mapping[str, Any]) -> Plan:
     ops += rlimit_ops(process)
     ops.append(op("OOMADJ", score=process.get("oomScoreAdj", 0)))
     ops.append(op("UMASK", mask=_umask(process, spec["process"])))
+    ops += [*attribute_ops(process, spec["linux"]), *label_ops(process, None)]
     ops += exec_ops(process)
     return Plan(tuple(ops), tuple(warnings))
 
@@ -171,40 +162,6 @@ def _caps_for(uid: int, base: Mapping[str, Any]) -> dict[str, list[str]]:
     return {"bounding": bounding, "effective": usable, "permitted": usable}
 
 
-def namespace_flags(config: Mapping[str, Any], host: HostFacts) -> int:
-    flags = 0
-    for index, entry in enumerate(config.get("namespaces") or ()):
-        where = f"/linux/namespaces/{index}"
-        kind = entry["type"]
-        if kind not in NAMESPACES:
-            raise DefinitionError(f"namespace {kind!r} is not supported", f"{where}/type")
-        if entry.get("path"):
-            raise DefinitionError("joining a namespace is not supported yet", f"{where}/path")
-        if flags & NAMESPACES[kind]:
-            raise DefinitionError(f"namespace {kind!r} stands twice", where)
-        if host.features and {"mount": "mnt", "network": "net"}.get(kind, kind) not in host.features:
-            raise DefinitionError(f"this kernel has no {kind} namespaces", where)
-        flags |= NAMESPACES[kind]
-    if not flags & linux.CLONE_NEWNS:
-        raise DefinitionError("a mount namespace is needed", "/linux/namespaces")
-    return flags
-
-
-def _user_map(config: Mapping[str, Any], new_user: bool) -> list[Op]:
-    uids, gids = config.get("uidMappings") or (), config.get("gidMappings") or ()
-    if not new_user:
-        if uids or gids:
-            raise DefinitionError("needs a user namespace", "/linux/uidMappings")
-        return []
-    if not uids or not gids:
-        raise DefinitionError("a user namespace needs uidMappings and gidMappings", "/linux")
-    return [op("USERMAP", uid_map=_map_text(uids), gid_map=_map_text(gids))]
-
-
-def _map_text(entries: Sequence[Mapping[str, int]]) -> str:
-    return "".join(f"{e['containerID']} {e['hostID']} {e['size']}\n" for e in entries)
-
-
 def _root_propagation(config: Mapping[str, Any]) -> int:
     """While the mounts are made, the new namespace must not tell the host of them; it may hear from it."""
     word = config.get("rootfsPropagation") or "rslave"
@@ -213,20 +170,21 @@ def _root_propagation(config: Mapping[str, Any]) -> int:
 
 def _root_attributes(spec: Mapping[str, Any]) -> list[Op]:
     attr = linux.MOUNT_ATTR_RDONLY if spec["root"].get("readonly") else 0
-    if any(os.path.normpath(mount["destination"]) == "/dev" for mount in spec.get("mounts") or ()):
+    bounding = (spec["process"].get("capabilities") or {}).get("bounding") or ()
+    if not makes_devices_elsewhere(spec) and "CAP_MKNOD" not in bounding:
         attr |= linux.MOUNT_ATTR_NODEV  # nodes that an image brings along are nobody's: /dev has those that are meant
     word = spec["linux"].get("rootfsPropagation") or ""
     propagation = PROPAGATION[word] if word in ("shared", "rshared", "unbindable") else 0
     return [op("ROOTATTR", attr_set=attr, propagation=propagation)] if attr or propagation else []
 
 
-def _identity(spec: Mapping[str, Any], flags: int) -> list[Op]:
+def _identity(spec: Mapping[str, Any], spaces: Namespaces) -> list[Op]:
     ops = []
     for key, name in (("hostname", "HOSTNAME"), ("domainname", "DOMAINNAME")):
         value = spec.get(key)
         if not value:
             continue
-        if not flags & linux.CLONE_NEWUTS:
+        if not spaces.apart & linux.CLONE_NEWUTS:
             raise DefinitionError("needs a uts namespace of the container's own", f"/{key}")
         if len(value.encode()) > _HOST_MAX:
             raise DefinitionError(f"is longer than {_HOST_MAX} bytes", f"/{key}")
@@ -234,7 +192,7 @@ def _identity(spec: Mapping[str, Any], flags: int) -> list[Op]:
     return ops
 
 
-def _sysctls(config: Mapping[str, Any], flags: int) -> list[Op]:
+def _sysctls(config: Mapping[str, Any], spaces: Namespaces) -> list[Op]:
     ops = []
     for key, value in (config.get("sysctl") or {}).items():
         where = f"/linux/sysctl/{oci.escape(key)}"
@@ -245,9 +203,13 @@ def _sysctls(config: Mapping[str, Any], flags: int) -> list[Op]:
             need, word = linux.CLONE_NEWIPC, "ipc"
         elif dotted.startswith("net."):
             need, word = linux.CLONE_NEWNET, "network"
+        elif dotted in ("kernel.domainname", "kernel.hostname"):
+            need, word = linux.CLONE_NEWUTS, "uts"
+        elif dotted.startswith("user."):
+            need, word = linux.CLONE_NEWUSER, "user"
         else:
             raise DefinitionError(f"{key} belongs to the whole host: a container cannot set it", where)
-        if not flags & need:
+        if not spaces.apart & need:
             raise DefinitionError(f"{key} needs a {word} namespace of the container's own", where)
         ops.append(op("SYSCTL", key=key, value=value))
     return ops

@@ -68,6 +68,51 @@ def privilege_ops(spec: Mapping[str, Any], warnings: list[str]) -> list[Op]:
     return ops
 
 
+def attribute_ops(process: Mapping[str, Any], config: Mapping[str, Any]) -> list[Op]:
+    """Scheduling, I/O priority, personality, labels: what execve keeps."""
+    ops = []
+    if domain := config.get("personality"):
+        if domain.get("flags"):
+            raise DefinitionError("no flag of personality is supported", "/linux/personality/flags")
+        ops.append(op("PERSONALITY", domain=linux.PERSONALITIES[domain["domain"]]))
+    if priority := process.get("ioPriority"):
+        ops.append(op("IOPRIO", kind=linux.IOPRIO_CLASSES[priority["class"]], level=priority["priority"]))
+    if scheduler := process.get("scheduler"):
+        ops.append(_sched(scheduler))
+    return ops
+
+
+def _sched(scheduler: Mapping[str, Any]) -> Op:
+    flags = 0
+    for word in scheduler.get("flags") or ():
+        flags |= linux.SCHED_FLAGS[word]
+    return op(
+        "SCHED",
+        policy=linux.SCHED_POLICIES[scheduler["policy"]],
+        nice=scheduler.get("nice", 0),
+        priority=scheduler.get("priority", 0),
+        flags=flags,
+        runtime=scheduler.get("runtime", 0),
+        deadline=scheduler.get("deadline", 0),
+        period=scheduler.get("period", 0),
+    )
+
+
+def label_ops(process: Mapping[str, Any], lsms: frozenset[str] | None) -> list[Op]:
+    """A label that the host cannot give is refused: it is there to confine. None: init has it already."""
+    ops = []
+    for key, name, lsm in (("apparmorProfile", "APPARMOR", "apparmor"), ("selinuxLabel", "SELINUX", "selinux")):
+        if label := process.get(key):
+            require_lsm(lsm, lsms, f"/process/{key}")
+            ops.append(op(name, label=label))
+    return ops
+
+
+def require_lsm(lsm: str, lsms: frozenset[str] | None, where: str) -> None:
+    if lsms is not None and lsm not in lsms:
+        raise DefinitionError(f"{lsm} is not on on this host", where)
+
+
 def exec_ops(process: Mapping[str, Any]) -> list[Op]:
     """ENV, ARG, EXEC. A name that stands twice keeps its last value, as a shell's would."""
     env: dict[str, str] = {}

@@ -16,6 +16,7 @@ _CLONE = {
     linux.CLONE_NEWUSER: "user",
     linux.CLONE_NEWPID: "pid",
     linux.CLONE_NEWNET: "network",
+    linux.CLONE_NEWTIME: "time",
 }
 _ATTRS = {
     linux.MOUNT_ATTR_RDONLY: "ro",
@@ -34,6 +35,8 @@ _PROPAGATION = {
     linux.MS_SHARED: "shared",
 }
 _RLIMITS = {number: name for name, number in linux.RLIMITS.items()}
+_IOPRIO = {number: name for name, number in linux.IOPRIO_CLASSES.items()}
+_SCHED = {number: name for name, number in linux.SCHED_POLICIES.items()}
 _INFINITE = 2**64 - 1
 
 
@@ -81,6 +84,19 @@ def describe(one: Op) -> str:
         case "DEVNODE":
             mode = stat.filemode(number("mode"))
             detail = f"{text('path')} {mode} {number('major')}:{number('minor')}"
+        case "MOUNTATTR":
+            deep = "r" if number("flags") & 1 else ""
+            words = [deep + w for w in _words(number("attr_set"), _ATTRS)]
+            words += [f"not {deep}{w}" for w in _words(number("attr_clr") & ~number("attr_set"), _ATTRS)]
+            detail = text("path") + _tail(words)
+        case "PROPAGATION":
+            detail = text("path") + _tail(_propagation(number("flags")))
+        case "JOINNS":
+            detail = f"{' '.join(_words(number('kind'), _CLONE))} {text('path')}"
+        case "IOPRIO":
+            detail = f"{_IOPRIO.get(number('kind'), text('kind'))} {number('level')}"
+        case "SCHED":
+            detail = " ".join([_SCHED.get(number("policy"), text("policy")), *map(str, one.values[1:])])
         case "SYMLINK":
             detail = f"{text('path')} -> {text('target')}"
         case "SYSCTL":

@@ -46,6 +46,7 @@ class HostFacts:
     nofile: int  # hard limit for containers unless they ask for another
     thermal: tuple[str, ...]  # paths below /sys that tell the load of other tenants
     problems: tuple[str, ...]
+    lsms: frozenset[str] = frozenset()  # of apparmor and selinux, those that are on
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +218,13 @@ def probe(
         nofile=hard,
         thermal=_thermal(sys),
         problems=tuple(problems),
+        lsms=_lsms(sys),
     )
+
+
+def _lsms(sys: Path) -> frozenset[str]:
+    found = {"apparmor"} if (_text(sys / "module/apparmor/parameters/enabled") or "").startswith("Y") else set()
+    return frozenset(found | ({"selinux"} if (sys / "fs/selinux/enforce").exists() else set()))
 
 
 def _link(proc: Path, name: str) -> bool:

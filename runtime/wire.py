@@ -68,9 +68,12 @@ _TABLE: Final[tuple[tuple[int, str, str], ...]] = (
 )
 
 MOUNT_CREATE: Final = 1  # MOUNT flags: make a missing target directory
+MOUNT_COPY_UP: Final = 2  # a tmpfs begins with what the target holds
 BIND_RECURSIVE: Final = 1  # BIND flags
 BIND_FILE: Final = 2  # the target is a file (made when missing)
 BIND_ATTR_RECURSIVE: Final = 4
+IDMAP_RECURSIVE: Final = 1  # IDMAP flags
+MOUNTATTR_RECURSIVE: Final = 1  # MOUNTATTR flags
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ static pid_t fork_as_sibling(void)
 static int help(struct child *c, int init, struct fault *f)
 {
 	struct op op;
-	if (wait_gate(c, f) < 0 || arrange_fds(c, &init, f) < 0)
+	if (wait_gate(c, f) < 0 || arrange_fds(c, &init, f) < 0 || set_labels(c->plan, f) < 0)
 		return -1;
 	plan_find(c->plan, OP_JOIN, &op);
 	if (setns(init, (int)op.a[0].u) < 0)

@@ -272,10 +272,7 @@ static int attempt_launch(const struct plan *plan, const struct launch_ask *ask,
 /* Operations that no code here runs yet: a plan with one is refused, never run without it. */
 static int refuse_pending(const struct plan *plan, struct fault *f)
 {
-	static const uint16_t pending[] = {
-		OP_STATE,       OP_HOOK,   OP_HOOKARG, OP_HOOKENV,  OP_CONSOLE, OP_IDMAP,       OP_TIMENS,
-		OP_PERSONALITY, OP_IOPRIO, OP_SCHED,   OP_APPARMOR, OP_SELINUX, OP_PROPAGATION, OP_MOUNTATTR,
-	};
+	static const uint16_t pending[] = {OP_STATE, OP_HOOK, OP_HOOKARG, OP_HOOKENV, OP_CONSOLE};
 	struct op op;
 	for (unsigned i = 0; i < COUNT(pending); i++)
 		if (plan_find(plan, pending[i], &op))

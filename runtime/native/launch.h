@@ -24,16 +24,24 @@ struct child {
 	int null;         /* O_PATH of the host's /dev/null, verified */
 	int proc;         /* a proc of our own that is mounted nowhere; opened when first needed */
 	int empty;        /* the read-only tmpfs that masks directories; attached at the first mask */
-	const int *trees; /* a detached mount for each BIND, in order */
+	const int *trees; /* a detached mount for each BIND, a user namespace for each IDMAP, in order */
 	unsigned next_tree;
+	struct op idmap; /* for the next MOUNT, if userns is not -1 */
+	int userns;      /* borrowed from trees */
 	bool pivoted;
 	bool gated; /* the parent's go was read */
 	pid_t pid;  /* our own as the parent sees it; known after its go */
 	struct child_fds fds;
 };
 #define NO_CHILD                                                                                                       \
-	((struct child){                                                                                               \
-		.sync = -1, .root = -1, .null = -1, .proc = -1, .empty = -1, .next_tree = 1, .fds = NO_CHILD_FDS})
+	((struct child){.sync = -1,                                                                                    \
+			.root = -1,                                                                                    \
+			.null = -1,                                                                                    \
+			.proc = -1,                                                                                    \
+			.empty = -1,                                                                                   \
+			.userns = -1,                                                                                  \
+			.next_tree = 1,                                                                                \
+			.fds = NO_CHILD_FDS})
 
 typedef int op_fn(struct child *c, const struct op *op, struct fault *f);
 
@@ -46,7 +54,9 @@ MUST_CHECK int run_mount_ops(struct child *c, struct fault *f);
  * namespace. trees[0] is the root's; -1 where there is none. *n counts them, also on error. */
 MUST_CHECK int open_trees(const struct plan *plan, int *trees, unsigned *n, struct fault *f);
 
-/* ops_cred.c: limits, session, working directory; then users, capabilities and the filter, in the safe order. */
+/* ops_cred.c: limits, session, working directory; then users, capabilities and the filter, in the safe order.
+ * set_labels: the label that the next execve takes on, told while the host's /proc is in sight. */
+MUST_CHECK int set_labels(const struct plan *plan, struct fault *f);
 MUST_CHECK int run_self_ops(struct child *c, struct fault *f);
 MUST_CHECK int apply_credentials(const struct plan *plan, struct fault *f);
 MUST_CHECK int apply_filter(const struct plan *plan, bool last, struct fault *f);
@@ -68,7 +78,7 @@ _Noreturn void child_main(struct child *c, bool wait_first, uint64_t late_namesp
 
 /* namespaces.c: those of others. The parent enters them for the clone, so that a new user namespace does not stand
  * between. */
-enum { JOINS_MAX = 8 };
+enum { JOINS_MAX = 10 };
 struct joined {
 	int old[JOINS_MAX];
 	int kind[JOINS_MAX];

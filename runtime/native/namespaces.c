@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include "launch.h"
+#include "sys.h"
 
 /* The numbers of one map line: inside, outside, count. False at the end or on anything else. */
 static bool map_line(const char **p, uint64_t n[3])
@@ -56,6 +57,8 @@ static const char *ns_file(uint64_t kind)
 		return "self/ns/pid";
 	case CLONE_NEWCGROUP:
 		return "self/ns/cgroup";
+	case CLONE_NEWTIME:
+		return "self/ns/time_for_children";
 	default:
 		return NULL; /* mount and user namespaces are always new ones */
 	}
@@ -77,6 +80,22 @@ static int join(struct joined *j, int fd, uint64_t kind, int proc, const struct 
 	return 0;
 }
 
+/* A clone enters the time namespace that is waiting for it, and then its offsets stand: so they are written before. */
+static int make_time(struct joined *j, const struct plan *plan, int proc, struct fault *f)
+{
+	struct op op;
+	AUTOFD old = openat(proc, ns_file(CLONE_NEWTIME), O_RDONLY | O_CLOEXEC);
+	plan_find(plan, OP_TIMENS, &op);
+	if (old < 0 || j->n == JOINS_MAX || syscall(SYS_unshare, CLONE_NEWTIME) < 0)
+		return fail(f, NULL, "unshare", "time");
+	j->old[j->n] = take_fd(&old);
+	j->kind[j->n++] = CLONE_NEWTIME;
+	j->flags |= CLONE_NEWTIME;
+	if (op.code && write_small(proc, "self/timens_offsets", op.a[0].s.p) < 0)
+		return fail(f, &op, "write", "timens_offsets");
+	return 0;
+}
+
 int join_all(struct joined *j, const struct plan *plan, int netns, int proc, struct fault *f)
 {
 	struct cursor c = {0};
@@ -92,6 +111,8 @@ int join_all(struct joined *j, const struct plan *plan, int netns, int proc, str
 		if (join(j, fd, op.a[0].u, proc, &op, f) < 0)
 			return -1;
 	}
+	if (plan_find(plan, OP_NAMESPACES, &op) && op.a[0].u & CLONE_NEWTIME)
+		return make_time(j, plan, proc, f);
 	return 0;
 }
 

@@ -5,10 +5,13 @@
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/keyctl.h>
+#include <linux/magic.h>
 #include <linux/seccomp.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 
 #include "launch.h"
 #include "sys.h"
@@ -47,6 +50,63 @@ static int change_directory(const struct op *op, struct fault *f)
 	return 0;
 }
 
+/* sched_setattr(2) has no C library wrapper in older ones. */
+static int op_sched(const struct op *op, struct fault *f)
+{
+	const struct {
+		uint32_t size, policy;
+		uint64_t flags;
+		int32_t nice;
+		uint32_t priority;
+		uint64_t runtime, deadline, period;
+	} attr = {.size = sizeof attr,
+		  .policy = (uint32_t)op->a[0].u,
+		  .flags = op->a[3].u,
+		  .nice = (int32_t)op->a[1].i,
+		  .priority = (uint32_t)op->a[2].u,
+		  .runtime = op->a[4].u,
+		  .deadline = op->a[5].u,
+		  .period = op->a[6].u};
+	_Static_assert(sizeof attr == 48, "SCHED_ATTR_SIZE_VER0");
+	return syscall(SYS_sched_setattr, 0, &attr, 0) < 0 ? fail(f, op, "sched_setattr", "") : 0;
+}
+
+static int op_ioprio(const struct op *op, struct fault *f)
+{
+	const int who_process = 1, class_shift = 13;
+	long value = (long)(op->a[0].u << class_shift | op->a[1].u);
+	return syscall(SYS_ioprio_set, who_process, 0, value) < 0 ? fail(f, op, "ioprio_set", "") : 0;
+}
+
+static int write_label(const char *file, const char *verb, const struct op *op, struct fault *f)
+{
+	char text[4096];
+	struct out o = {text, 0, sizeof text - 1};
+	out_text(&o, verb);
+	out_text(&o, op->a[0].s.p);
+	text[o.n] = '\0';
+	if (o.n >= sizeof text - 1)
+		return fail_as(f, op, ENAMETOOLONG, "write", file);
+	AUTOFD proc = open("/proc", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	struct statfs fs;
+	if (proc < 0 || fstatfs(proc, &fs) < 0)
+		return fail(f, op, "open", "/proc");
+	if (fs.f_type != PROC_SUPER_MAGIC) /* what is written elsewhere confines nothing (CVE-2019-16884) */
+		return fail_as(f, op, EXDEV, "fstatfs", "/proc");
+	return write_small(proc, file, text) < 0 ? fail(f, op, "write", file) : 0;
+}
+
+int set_labels(const struct plan *plan, struct fault *f)
+{
+	struct op op;
+	if (plan_find(plan, OP_APPARMOR, &op) && write_label("self/attr/apparmor/exec", "exec ", &op, f) < 0 &&
+	    (f->err != ENOENT || write_label("self/attr/exec", "exec ", &op, f) < 0))
+		return -1;
+	if (plan_find(plan, OP_SELINUX, &op) && write_label("self/attr/exec", "", &op, f) < 0)
+		return -1;
+	return 0;
+}
+
 static int run_self_op(const struct op *op, struct fault *f)
 {
 	switch (op->code) {
@@ -59,6 +119,12 @@ static int run_self_op(const struct op *op, struct fault *f)
 		return setsid() < 0 && errno != EPERM ? fail(f, op, "setsid", "") : 0;
 	case OP_KEYRING:
 		return op_keyring(op, f);
+	case OP_PERSONALITY:
+		return personality((unsigned long)op->a[0].u) < 0 ? fail(f, op, "personality", "") : 0;
+	case OP_IOPRIO:
+		return op_ioprio(op, f);
+	case OP_SCHED:
+		return op_sched(op, f);
 	default:
 		return 0;
 	}

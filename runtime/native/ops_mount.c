@@ -1,41 +1,24 @@
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/sysmacros.h>
 
 #include "inroot.h"
-#include "launch.h"
+#include "mounts.h"
 #include "sys.h"
 
-enum { MOUNT_CREATE = 1, BIND_RECURSIVE = 1, BIND_FILE = 2, BIND_ATTR_RECURSIVE = 4 };
+enum { MOUNT_CREATE = 1, MOUNT_COPY_UP = 2, BIND_RECURSIVE = 1, BIND_FILE = 2, BIND_ATTR_RECURSIVE = 4 };
 enum { BIND_TREE_FLAGS = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC };
-/* <sys/mount.h> has these, but clashes with <linux/mount.h> in some C libraries */
-enum { PROPAGATION = 1 << 17 | 1 << 18 | 1 << 19 | 1 << 20 };
-#define WHARF_MS_REC 0x4000u
 
 static int move_onto(int tree, int target)
 {
 	return sys_move_mount(tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
 }
 
-static int set_attr(int mount, uint64_t set, uint64_t clr, uint64_t propagation, bool recursive)
-{
-	struct sys_mount_attr attr = {.attr_set = set, .attr_clr = clr, .propagation = propagation};
-	if (!set && !clr && !propagation)
-		return 0;
-	/* the time attributes are a field, not bits: any change must clear the whole field, mount_setattr(2) */
-	if (set & MOUNT_ATTR__ATIME || clr & MOUNT_ATTR__ATIME)
-		attr.attr_clr |= MOUNT_ATTR__ATIME;
-	return sys_mount_setattr(mount, "", AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0), &attr);
-}
-
-static int set_propagation(int mount, uint64_t propagation)
-{
-	return set_attr(mount, 0, 0, propagation & PROPAGATION, propagation & WHARF_MS_REC);
-}
-
 /* Parent: one detached copy, with its attributes, so that a user namespace needs no access to the source's path. */
-static int open_bind(const struct op *op, struct fault *f)
+static int open_bind(const struct op *op, const struct op *idmap, int userns, struct fault *f)
 {
 	const char *source = op->a[0].s.p;
 	uint64_t flags = op->a[5].u;
@@ -44,8 +27,14 @@ static int open_bind(const struct op *op, struct fault *f)
 		return fail(f, op, "open_tree", source);
 	if (set_propagation(tree, op->a[4].u) < 0)
 		return fail(f, op, "propagation", source);
-	if (set_attr(tree, op->a[2].u, op->a[3].u, 0, flags & BIND_ATTR_RECURSIVE) < 0)
+	if (set_attr(tree, op->a[2].u, op->a[3].u, flags & BIND_ATTR_RECURSIVE) < 0)
 		return fail(f, op, "mount_setattr", source);
+	if (userns >= 0 && apply_idmap(tree, userns, idmap, source, f) < 0)
+		return -1;
+	/* programs trust what /proc says: nothing else may stand there (CVE-2019-19921) */
+	struct statfs fs;
+	if (strcmp(op->a[1].s.p, "/proc") == 0 && (fstatfs(tree, &fs) < 0 || fs.f_type != PROC_SUPER_MAGIC))
+		return fail_as(f, op, EPERM, "fstatfs", "only a proc file system can be bound at /proc");
 	return take_fd(&tree);
 }
 
@@ -66,20 +55,23 @@ static int open_root(const struct op *op, struct fault *f)
 int open_trees(const struct plan *plan, int *trees, unsigned *n, struct fault *f)
 {
 	struct cursor c = {0};
-	struct op op;
+	struct op op, idmap = {0};
+	int userns = -1; /* of the IDMAP just before; borrowed from trees */
 	trees[0] = -1;
 	*n = 1;
 	while (plan_next(plan, &c, &op)) {
-		int fd = -1;
+		int fd = 0;
 		if (op.code == OP_ROOT)
 			fd = trees[0] = open_root(&op, f);
 		else if (op.code == OP_BIND)
-			fd = trees[*n] = open_bind(&op, f);
-		else
-			continue;
+			fd = trees[*n] = open_bind(&op, &idmap, userns, f);
+		else if (op.code == OP_IDMAP)
+			fd = trees[*n] = open_userns(&op, f);
 		if (fd < 0)
 			return -1;
-		*n += op.code == OP_BIND;
+		*n += op.code == OP_BIND || op.code == OP_IDMAP;
+		userns = op.code == OP_IDMAP ? fd : -1;
+		idmap = op;
 	}
 	return 0;
 }
@@ -112,12 +104,19 @@ static int configure(int fs, const struct op *op, struct fault *f)
 	copy_text(data, sizeof data, op->a[4].s.p);
 	char *next;
 	for (char *one = data; one && *one; one = next) {
-		next = strchr(one, ',');
-		if (next)
-			*next++ = '\0';
-		char *value = strchr(one, '=');
+		char *value = strpbrk(one, "=,");
+		value = value && *value == '=' ? value : NULL;
 		if (value)
 			*value++ = '\0';
+		/* commas inside of quotes are the value's: SELinux contexts */
+		char *closing = value && *value == '"' ? strchr(value + 1, '"') : NULL;
+		next = strchr(closing ? closing : value ? value : one, ',');
+		if (next)
+			*next++ = '\0';
+		if (closing) {
+			*closing = '\0';
+			value++;
+		}
 		if (*one && sys_fsconfig(fs, value ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, one, value, 0) < 0)
 			return fail(f, op, "fsconfig", one);
 	}
@@ -125,11 +124,13 @@ static int configure(int fs, const struct op *op, struct fault *f)
 }
 
 /* A mount that is attached nowhere yet. */
-static int new_mount(const char *fstype, const struct op *op, uint64_t attr, struct fault *f)
+static int new_mount(const char *fstype, const struct op *op, uint64_t attr, const char *mode, struct fault *f)
 {
 	AUTOFD fs = sys_fsopen(fstype, FSOPEN_CLOEXEC);
 	if (fs < 0)
 		return fail(f, op, "fsopen", fstype);
+	if (*mode && sys_fsconfig(fs, FSCONFIG_SET_STRING, "mode", mode, 0) < 0)
+		return fail(f, op, "fsconfig", "mode");
 	if (op->code == OP_MOUNT) {
 		const char *source = op->a[1].s.p;
 		if (*source && sys_fsconfig(fs, FSCONFIG_SET_STRING, "source", source, 0) < 0)
@@ -144,16 +145,41 @@ static int new_mount(const char *fstype, const struct op *op, uint64_t attr, str
 	return mount < 0 ? fail(f, op, "fsmount", where) : mount;
 }
 
+/* The mode of the directory that a tmpfs covers, in octal, where it is there; what the options say comes after it. */
+static void mode_of(int target, char mode[8])
+{
+	struct stat st;
+	struct out o = {mode, 0, 7};
+	if (fstat(target, &st) == 0)
+		for (int shift = 9; shift >= 0; shift -= 3)
+			out_u64(&o, st.st_mode >> shift & 7);
+	mode[o.n] = '\0';
+}
+
 static int op_mount(struct child *c, const struct op *op, struct fault *f)
 {
-	const char *path = op->a[2].s.p;
-	AUTOFD target = op->a[5].u & MOUNT_CREATE ? make_in_root(c->root, path, false)
-						  : in_root(c->root, path, O_PATH | O_DIRECTORY);
+	const char *fstype = op->a[0].s.p, *path = op->a[2].s.p;
+	char mode[8] = "";
+	uint64_t flags = op->a[5].u, attr = op->a[3].u;
+	AUTOFD target = in_root(c->root, path, O_PATH | O_DIRECTORY);
+	if (target >= 0 && strcmp(fstype, "tmpfs") == 0)
+		mode_of(target, mode);
+	if (target < 0 && errno == ENOENT && flags & MOUNT_CREATE)
+		target = make_in_root(c->root, path, false);
 	if (target < 0)
 		return fail(f, op, "openat2", path);
-	AUTOFD mount = new_mount(op->a[0].s.p, op, op->a[3].u, f);
+	/* it must be writable for the copy */
+	uint64_t later = flags & MOUNT_COPY_UP ? attr & MOUNT_ATTR_RDONLY : 0;
+	AUTOFD mount = new_mount(fstype, op, attr & ~later, mode, f);
 	if (mount < 0)
 		return -1;
+	if (flags & MOUNT_COPY_UP && copy_up(target, mount, op, f) < 0)
+		return -1;
+	if (set_attr(mount, later, 0, false) < 0)
+		return fail(f, op, "mount_setattr", path);
+	if (c->userns >= 0 && apply_idmap(mount, c->userns, &c->idmap, path, f) < 0)
+		return -1;
+	c->userns = -1;
 	if (move_onto(mount, target) < 0)
 		return fail(f, op, "move_mount", path);
 	return 0;
@@ -163,6 +189,7 @@ static int op_bind(struct child *c, const struct op *op, struct fault *f)
 {
 	const char *path = op->a[1].s.p;
 	int tree = c->trees[c->next_tree++];
+	c->userns = -1;
 	AUTOFD target = make_in_root(c->root, path, op->a[5].u & BIND_FILE);
 	if (target < 0)
 		return fail(f, op, "openat2", path);
@@ -174,6 +201,11 @@ static int op_bind(struct child *c, const struct op *op, struct fault *f)
 	if (move_onto(tree, target) < 0)
 		return fail(f, op, "move_mount", path);
 	return 0;
+}
+
+static bool is_device_path(const char *path)
+{
+	return strncmp(path, "/dev/", 5) == 0;
 }
 
 /* mknod is refused in a user namespace: the host's own node, if it is that device, is bound over an empty file. */
@@ -207,8 +239,12 @@ static int op_devnode(struct child *c, const struct op *op, struct fault *f)
 		struct stat st;
 		if (err == EPERM && !c->pivoted)
 			return bind_device(dir, name, op, dev, f);
-		if (err != EEXIST || fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
-		    (st.st_mode & S_IFMT) != (mode & S_IFMT) || st.st_rdev != dev)
+		if (err != EEXIST || fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			return fail_as(f, op, err, "mknodat", path);
+		if (S_ISREG(st.st_mode) && !c->pivoted &&
+		    is_device_path(path)) /* an image that was unpacked without the right to make nodes */
+			return bind_device(dir, name, op, dev, f);
+		if ((st.st_mode & S_IFMT) != (mode & S_IFMT) || st.st_rdev != dev)
 			return fail_as(f, op, err, "mknodat", path);
 	}
 	uid_t uid = (uid_t)op->a[4].u;
@@ -231,6 +267,9 @@ static int op_symlink(struct child *c, const struct op *op, struct fault *f)
 	ssize_t n = err == EEXIST ? readlinkat(dir, name, old, sizeof old) : -1;
 	if (n == (ssize_t)op->a[0].s.n && memcmp(old, text, (size_t)n) == 0)
 		return 0;
+	/* an image's own, in the place of ours: only in a root that has nothing mounted at /dev */
+	if (n >= 0 && is_device_path(path) && unlinkat(dir, name, 0) == 0 && symlinkat(text, dir, name) == 0)
+		return 0;
 	return fail_as(f, op, err, "symlinkat", path);
 }
 
@@ -242,6 +281,8 @@ static int op_pivot(struct child *c, const struct op *op, struct fault *f)
 		AUTOFD made = make_in_root(c->root, cwd.a[0].s.p, false);
 		(void)made; /* CWD itself will tell */
 	}
+	if (set_labels(c->plan, f) < 0)
+		return -1;
 	if (fchdir(c->root) < 0)
 		return fail(f, op, "fchdir", "root");
 	if (sys_pivot_root(".", ".") < 0)
@@ -255,8 +296,9 @@ static int mask_directory(struct child *c, int target, const struct op *op, stru
 {
 	AUTOFD tree = -1;
 	if (c->empty < 0) {
-		c->empty = new_mount("tmpfs", op,
-				     MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, f);
+		c->empty =
+			new_mount("tmpfs", op,
+				  MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, "", f);
 		if (c->empty < 0)
 			return -1;
 		tree = dup(c->empty);
@@ -296,7 +338,7 @@ static int op_readonly(struct child *c, const struct op *op, struct fault *f)
 	AUTOFD tree = sys_open_tree(target, "", BIND_TREE_FLAGS | AT_EMPTY_PATH | AT_RECURSIVE);
 	if (tree < 0)
 		return fail(f, op, "open_tree", path);
-	if (set_attr(tree, MOUNT_ATTR_RDONLY, 0, 0, true) < 0)
+	if (set_attr(tree, MOUNT_ATTR_RDONLY, 0, true) < 0)
 		return fail(f, op, "mount_setattr", path);
 	if (move_onto(tree, target) < 0)
 		return fail(f, op, "move_mount", path);
@@ -305,7 +347,7 @@ static int op_readonly(struct child *c, const struct op *op, struct fault *f)
 
 static int op_rootattr(struct child *c, const struct op *op, struct fault *f)
 {
-	if (set_attr(c->root, op->a[0].u, 0, 0, false) < 0)
+	if (set_attr(c->root, op->a[0].u, 0, false) < 0)
 		return fail(f, op, "mount_setattr", "/");
 	if (set_propagation(c->root, op->a[1].u) < 0)
 		return fail(f, op, "propagation", "/");
@@ -313,11 +355,14 @@ static int op_rootattr(struct child *c, const struct op *op, struct fault *f)
 }
 
 static op_fn *const mount_ops[OP_COUNT] = {
-	[OP_ROOT] = op_root,           [OP_MOUNT] = op_mount,     [OP_BIND] = op_bind,
-	[OP_DEVNODE] = op_devnode,     [OP_SYMLINK] = op_symlink, [OP_HOSTNAME] = op_hostname,
-	[OP_DOMAINNAME] = op_hostname, [OP_SYSCTL] = op_sysctl,   [OP_LOOPBACK] = op_loopback,
-	[OP_PIVOT] = op_pivot,         [OP_MASK] = op_mask,       [OP_READONLY] = op_readonly,
-	[OP_ROOTATTR] = op_rootattr,
+	[OP_ROOT] = op_root,           [OP_MOUNT] = op_mount,
+	[OP_BIND] = op_bind,           [OP_DEVNODE] = op_devnode,
+	[OP_SYMLINK] = op_symlink,     [OP_HOSTNAME] = op_hostname,
+	[OP_DOMAINNAME] = op_hostname, [OP_SYSCTL] = op_sysctl,
+	[OP_LOOPBACK] = op_loopback,   [OP_PIVOT] = op_pivot,
+	[OP_MASK] = op_mask,           [OP_READONLY] = op_readonly,
+	[OP_ROOTATTR] = op_rootattr,   [OP_IDMAP] = op_idmap,
+	[OP_MOUNTATTR] = op_mountattr, [OP_PROPAGATION] = op_propagation,
 };
 
 /* Whether the operation works on c->root, which ROOT sets. */

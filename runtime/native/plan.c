@@ -59,7 +59,7 @@ enum { HEADER_SIZE = 16, OP_HEADER_SIZE = 8 };
 
 #define KNOWN_NAMESPACES                                                                                               \
 	((uint64_t)(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET) |         \
-	 CLONE_NEWCGROUP)
+	 CLONE_NEWCGROUP | CLONE_NEWTIME)
 
 static uint16_t get16(const uint8_t *p)
 {
@@ -147,7 +147,21 @@ static bool value_ok(const struct op *op)
 	case OP_OOMADJ:
 		return op->a[0].i >= -1000 && op->a[0].i <= 1000;
 	case OP_MOUNT:
-		return op->a[3].u <= UINT32_MAX;
+		return op->a[3].u <= UINT32_MAX && op->a[5].u < 4;
+	case OP_IDMAP:
+		return op->a[0].s.n && op->a[1].s.n && op->a[2].u < 2;
+	case OP_TIMENS:
+	case OP_APPARMOR:
+	case OP_SELINUX:
+		return op->a[0].s.n > 0;
+	case OP_PERSONALITY:
+		return op->a[0].u <= UINT32_MAX;
+	case OP_IOPRIO:
+		return op->a[0].u <= 3 && op->a[1].u <= 7;
+	case OP_SCHED:
+		return op->a[0].u <= 16 && op->a[1].i >= -20 && op->a[1].i <= 19 && op->a[2].u <= 99;
+	case OP_MOUNTATTR:
+		return op->a[3].u < 2;
 	default:
 		return true;
 	}
@@ -181,7 +195,8 @@ int plan_check(struct plan *plan, const uint8_t *base, size_t size, struct fault
 		return fail_as(f, NULL, EINVAL, "plan", "one EXEC, last, with ARGs before it");
 	if (seen[OP_ARG] > PLAN_WORDS_MAX || seen[OP_ENV] > PLAN_WORDS_MAX)
 		return fail_as(f, NULL, E2BIG, "plan", "ARG or ENV");
-	if (seen[OP_BIND] > PLAN_BINDS_MAX || seen[OP_ROOT] > 1 || seen[OP_PIVOT] > 1 || seen[OP_JOINNS] > 8)
+	if (seen[OP_BIND] + seen[OP_IDMAP] > PLAN_BINDS_MAX || seen[OP_ROOT] > 1 || seen[OP_PIVOT] > 1 ||
+	    seen[OP_JOINNS] > 8)
 		return fail_as(f, NULL, E2BIG, "plan", "BIND, ROOT, PIVOT or JOINNS");
 	return 0;
 }

@@ -149,12 +149,128 @@ def test_a_read_only_dev_is_filled_first(article: dict[str, Any], host: HostFact
     assert names.index("READONLY /dev") > names.index("PIVOT")
 
 
-def test_without_a_tmpfs_on_dev_nothing_is_written_there(article: dict[str, Any], host: HostFacts) -> None:
+def test_with_nothing_at_dev_the_roots_own_is_filled(article: dict[str, Any], host: HostFacts) -> None:
     article["mounts"] = [m for m in article["mounts"] if not m["destination"].startswith("/dev")]
     plan = compile_plan(article, "/srv/r", host)
-    assert not {"DEVNODE", "SYMLINK"} & {one.name for one in plan.ops}
+    assert {"DEVNODE", "SYMLINK"} < {one.name for one in plan.ops}
     assert "ROOTATTR ro" in plan.describe()  # and not nodev: its nodes are all that it has
-    assert plan.warnings == ("no /dev is mounted: device nodes are what the root has",)
+
+
+def test_the_hosts_dev_is_left_as_it_is(article: dict[str, Any], host: HostFacts) -> None:
+    article["mounts"] = [m for m in article["mounts"] if not m["destination"].startswith("/dev")]
+    article["mounts"].append({"destination": "dev", "type": "bind", "source": "/dev", "options": ["rbind"]})
+    article["linux"]["devices"] = [{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}]
+    plan = compile_plan(article, "/srv/r", host)
+    assert not {"DEVNODE", "SYMLINK"} & {one.name for one in plan.ops}
+    assert plan.warnings == ("devices are not made: something else than a tmpfs is at /dev",)
+
+
+def test_an_image_with_mknod_keeps_its_nodes_usable(article: dict[str, Any], host: HostFacts) -> None:
+    article["process"]["capabilities"]["bounding"].append("CAP_MKNOD")
+    assert "ROOTATTR ro" in compile_plan(article, "/srv/r", host).describe()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["rbind", "ro"], [("BIND", 1, 0, 1)]),
+        (["rbind", "rro"], [("BIND", 1, 0, 5)]),
+        (["rbind", "rro", "suid"], [("BIND", 1, 0, 5), ("MOUNTATTR", 0, 2, 0)]),
+        (["rbind", "rro", "rw", "nosuid"], [("BIND", 1, 0, 5), ("MOUNTATTR", 2, 0, 0)]),
+        (["remount", "bind", "ro", "rnosuid"], [("MOUNTATTR", 1, 0, 0), ("MOUNTATTR", 2, 0, 1)]),
+    ],
+)
+def test_words_for_all_mounts_and_for_the_top(
+    article: dict[str, Any], host: HostFacts, options: list[str], expected: list[Any]
+) -> None:
+    article["mounts"] = [{"destination": "x", "type": "bind", "source": "/usr", "options": options}]
+    ops = [o for o in compile_plan(article, "/srv/r", host).ops if o.name in ("BIND", "MOUNTATTR")]
+    assert [(o.name, o["attr_set"], o["attr_clr"], o["flags"]) for o in ops] == expected
+
+
+def test_a_new_file_system_can_be_shared(article: dict[str, Any], host: HostFacts) -> None:
+    article["mounts"].append({"destination": "/s", "type": "tmpfs", "options": ["rshared"]})
+    lines = compile_plan(article, "/srv/r", host).describe()
+    assert lines[lines.index("MOUNT tmpfs on /s") + 1] == "PROPAGATION /s (rshared)"
+
+
+def test_a_bind_hears_of_the_hosts_mounts_unless_all_is_private(article: dict[str, Any], host: HostFacts) -> None:
+    article["mounts"] = [{"destination": "/x", "type": "bind", "source": "/usr"}]
+    for word, expected in (("", "rslave"), ("rprivate", "rprivate")):
+        article["linux"]["rootfsPropagation"] = word
+        assert f"BIND /usr on /x ({expected})" in compile_plan(article, "/srv/r", host).describe()
+
+
+def test_the_hosts_cgroups_are_bound_not_mounted_anew(article: dict[str, Any], host: HostFacts) -> None:
+    spaces = article["linux"]["namespaces"]
+    article["linux"]["namespaces"] = [entry for entry in spaces if entry["type"] != "cgroup"]
+    host = replace(host, cgroup_mount=Path("/usr"))
+    names = compile_plan(article, "/srv/r", host).describe()
+    assert "BIND /usr on /sys/fs/cgroup (recursive, ro, nosuid, nodev, noexec, rslave)" in names
+
+
+MAPS = [{"containerID": 0, "hostID": 1000, "size": 2}]
+
+
+@pytest.mark.parametrize(
+    ("mount", "container", "expected"),
+    [
+        ({"options": ["idmap"], "uidMappings": MAPS, "gidMappings": MAPS}, False, ("0 1000 2\n", "0 1000 2\n", 0)),
+        ({"uidMappings": MAPS, "gidMappings": MAPS}, False, ("0 1000 2\n", "0 1000 2\n", 0)),
+        ({"options": ["ridmap"]}, True, ("0 1000 2\n", "0 1000 2\n", 1)),
+        ({"options": ["idmap=gids=0-5-6;uids=1-2-3#4-5-6"]}, True, ("1 2 3\n4 5 6\n", "0 5 6\n", 0)),
+    ],
+)
+def test_ids_of_a_mount_are_mapped(
+    article: dict[str, Any], host: HostFacts, mount: dict[str, Any], container: bool, expected: tuple[Any, ...]
+) -> None:
+    if container:
+        article["linux"]["namespaces"].append({"type": "user"})
+        article["linux"] |= {"uidMappings": MAPS, "gidMappings": MAPS}
+    article["mounts"] = [{"destination": "/x", "type": "bind", "source": "/usr", **mount}]
+    ops = compile_plan(article, "/srv/r", host).ops
+    at = next(i for i, one in enumerate(ops) if one.name == "IDMAP")
+    assert ops[at].values == expected
+    assert ops[at + 1]["target"] == "/x"
+
+
+def test_namespaces_that_are_there_are_joined(article: dict[str, Any], host: HostFacts) -> None:
+    article["linux"]["namespaces"] = [
+        {"type": "mount"},
+        {"type": "network", "path": "/run/netns/a"},
+        {"type": "uts", "path": "/proc/5/ns/uts"},
+        {"type": "time"},
+    ]
+    article["linux"]["timeOffsets"] = {"boottime": {"secs": -3, "nanosecs": 4}, "monotonic": {"secs": 1}}
+    article["linux"]["sysctl"] = {"net.core.somaxconn": "1"}
+    lines = compile_plan(article, "/srv/r", host).describe()
+    assert lines[:4] == [
+        "NAMESPACES mount time",
+        "JOINNS network /run/netns/a",
+        "JOINNS uts /proc/5/ns/uts",
+        "TIMENS monotonic 1 0, boottime -3 4",
+    ]
+    assert "LOOPBACK" not in lines
+    assert compile_exec(article, ["sh"]).describe()[0] == "JOIN mount uts network time"
+
+
+def test_scheduling_and_labels_reach_init_and_exec(article: dict[str, Any], host: HostFacts) -> None:
+    article["process"] |= {
+        "scheduler": {"policy": "SCHED_BATCH", "nice": -3, "flags": ["SCHED_FLAG_RESET_ON_FORK"]},
+        "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 7},
+        "apparmorProfile": "a-profile",
+        "selinuxLabel": "a:b:c:s0",
+    }
+    article["linux"]["personality"] = {"domain": "LINUX32"}
+    article["linux"]["mountLabel"] = "m:n:o:s0:c1,c2"
+    host = replace(host, lsms=frozenset({"apparmor", "selinux"}))
+    lines = compile_plan(article, "/srv/r", host).describe()
+    wanted = ["PERSONALITY 8", "IOPRIO IOPRIO_CLASS_BE 7", "SCHED SCHED_BATCH -3 0 1 0 0 0", "APPARMOR a-profile"]
+    wanted.append("SELINUX a:b:c:s0")
+    assert [line for line in lines if line in wanted] == wanted
+    assert set(wanted) <= set(compile_exec(article, ["sh"]).describe())
+    assert any(line.startswith("MOUNT mqueue") and 'context="m:n:o:s0:c1' in line for line in lines)
+    assert not any(line.startswith("MOUNT proc") and "context" in line for line in lines)
 
 
 def test_devices_of_a_bundle_are_made_beside_the_usual_ones(article: dict[str, Any], host: HostFacts) -> None:
