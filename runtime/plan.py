@@ -88,7 +88,7 @@ def compile_plan(spec: oci.Spec, rootfs: str | Path, host: HostFacts) -> Plan:
     ops += late
     ops += _root_attributes(spec)
     ops += rlimit_ops(process)
-    ops.append(op("OOMADJ", score=process.get("oomScoreAdj", 0)))
+    ops += _oom_ops(process)
     ops.append(op("UMASK", mask=(process.get("user") or {}).get("umask", 0o022)))
     ops += [op("SETSID"), op("KEYRING"), *attribute_ops(process, config), *label_ops(process, host.lsms)]
     ops += [caps_op(process, host.bounding, warnings), user_op(process), op("CWD", path=process["cwd"])]
@@ -143,7 +143,7 @@ def compile_exec_process(spec: oci.Spec, process: Mapping[str, Any]) -> Plan:
     ops = [op("JOIN", flags=join), op("CWD", path=process["cwd"])]
     ops += [caps_op(process, None, warnings), user_op(process), *privilege_ops(joined, warnings)]
     ops += rlimit_ops(process)
-    ops.append(op("OOMADJ", score=process.get("oomScoreAdj", 0)))
+    ops += _oom_ops(process)
     ops.append(op("UMASK", mask=_umask(process, spec["process"])))
     ops += [*attribute_ops(process, spec["linux"]), *label_ops(process, None)]
     ops += exec_ops(process)
@@ -160,6 +160,11 @@ def _caps_for(uid: int, base: Mapping[str, Any]) -> dict[str, list[str]]:
     bounding = list((base.get("capabilities") or {}).get("bounding") or ())
     usable = bounding if uid == 0 else []
     return {"bounding": bounding, "effective": usable, "permitted": usable}
+
+
+def _oom_ops(process: Mapping[str, Any]) -> list[Op]:
+    """What nobody asked for is left as it is inherited (config.md, "oomScoreAdj"); a shim does not hand its own down."""
+    return [op("OOMADJ", score=process["oomScoreAdj"])] if "oomScoreAdj" in process else []
 
 
 def _root_propagation(config: Mapping[str, Any]) -> int:
