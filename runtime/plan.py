@@ -163,7 +163,7 @@ def _caps_for(uid: int, base: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _oom_ops(process: Mapping[str, Any]) -> list[Op]:
-    """What nobody asked for is left as it is inherited (config.md, "oomScoreAdj"); a shim does not hand its own down."""
+    """What nobody asked for is as inherited (config.md, "oomScoreAdj"); a shim does not hand its own down."""
     return [op("OOMADJ", score=process["oomScoreAdj"])] if "oomScoreAdj" in process else []
 
 
