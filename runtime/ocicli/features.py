@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from config.errors import WharfError
-from runtime import capabilities, mountopts, oci, plan, seccomp
+from runtime import capabilities, mountopts, oci, planspaces, seccomp
 from runtime.ocicli.log import say
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def tell() -> dict[str, Any]:
         "hooks": list(_HOOKS),
         "mountOptions": words,
         "linux": {
-            "namespaces": _taken(_NAMESPACES, lambda kind: plan.NAMESPACES[kind]),
+            "namespaces": _taken(_NAMESPACES, lambda kind: planspaces.NAMESPACES[kind]),
             "capabilities": list(capabilities.BITS),
             "cgroup": {"v1": False, "v2": True, "systemd": False, "systemdUser": False, "rdma": _spec(rdma={})},
             "seccomp": _seccomp(),
