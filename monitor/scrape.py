@@ -14,11 +14,16 @@ from dataclasses import dataclass, field
 
 import anyio
 
+from monitor import openmetrics
 from monitor.metrics import CONTENT_TYPE, Exposition
 from monitor.view import ContainerView, DaemonView
 
 SHARE = 1.0
 BOUND = 10.0
+
+Key = tuple[bool, bool]
+"""Whether OpenMetrics, whether gzip."""
+PLAIN: Key = (False, False)
 
 Source = Callable[[], tuple[Sequence[ContainerView], DaemonView]]
 _log = logging.getLogger(__name__)
@@ -33,14 +38,14 @@ class Response:
 
 @dataclass(slots=True)
 class _Made:
-    """One collection, finished or under way. Bodies by encoding; error: why there is none.
+    """One collection, finished or under way. Bodies by form and encoding; error: why there is none.
 
     status 0 when it is finished: the scraper that made it hung up, so whoever waited for it starts another.
     """
 
     done: anyio.Event = field(default_factory=anyio.Event)
     at: float = 0.0
-    bodies: dict[str, bytes] = field(default_factory=dict)
+    bodies: dict[Key, bytes] = field(default_factory=dict)
     status: int = 0
     error: str = ""
 
@@ -93,44 +98,43 @@ class Scraper:
         self._made: _Made | None = None
         self.collections = 0
 
-    async def scrape(self, accept_encoding: str = "") -> Response:
+    async def scrape(self, accept_encoding: str = "", accept: str = "") -> Response:
         """Never raises but for cancellation; a failure is an answer of one line of text."""
-        encoding = "gzip" if accepts_gzip(accept_encoding) else ""
-        made = await self._latest(encoding)
+        key = (openmetrics.is_wanted(accept), accepts_gzip(accept_encoding))
+        made = await self._latest(key)
         if made.error:
             return _refusal(made.status, made.error)
-        if encoding not in made.bodies:
-            plain = made.bodies[""]
-            made.bodies[encoding] = await anyio.to_thread.run_sync(gzip, plain)
+        if key not in made.bodies:
+            made.bodies[key] = await anyio.to_thread.run_sync(_form, made.bodies[PLAIN], key)
         headers = [
-            ("Content-Type", CONTENT_TYPE),
-            ("Content-Length", str(len(made.bodies[encoding]))),
+            ("Content-Type", openmetrics.CONTENT_TYPE if key[0] else CONTENT_TYPE),
+            ("Content-Length", str(len(made.bodies[key]))),
             ("Cache-Control", "no-store"),
-            ("Vary", "Accept-Encoding"),
+            ("Vary", "Accept, Accept-Encoding"),
         ]
-        if encoding:
-            headers.append(("Content-Encoding", encoding))
-        return Response(200, tuple(headers), made.bodies[encoding])
+        if key[1]:
+            headers.append(("Content-Encoding", "gzip"))
+        return Response(200, tuple(headers), made.bodies[key])
 
-    async def _latest(self, encoding: str) -> _Made:
+    async def _latest(self, key: Key) -> _Made:
         while True:
             made = self._made
             done = made is not None and made.done.is_set()
             if made is None or (done and (not made.status or anyio.current_time() - made.at >= self._share)):
                 made = self._made = _Made()
-                await self._collect(made, encoding)
+                await self._collect(made, key)
                 return made
             await made.done.wait()
             if made.status:
                 return made
 
-    async def _collect(self, made: _Made, encoding: str) -> None:
+    async def _collect(self, made: _Made, key: Key) -> None:
         try:
             with anyio.fail_after(self._bound):
                 containers, daemon = self._source()
                 made.bodies.update(
                     await anyio.to_thread.run_sync(
-                        self._work, containers, daemon, encoding, limiter=self._limiter, abandon_on_cancel=True
+                        self._work, containers, daemon, key, limiter=self._limiter, abandon_on_cancel=True
                     )
                 )
             made.status = 200
@@ -144,9 +148,14 @@ class Scraper:
             self.collections += 1
             made.done.set()
 
-    def _work(self, containers: Sequence[ContainerView], daemon: DaemonView, encoding: str) -> dict[str, bytes]:
+    def _work(self, containers: Sequence[ContainerView], daemon: DaemonView, key: Key) -> dict[Key, bytes]:
         body = self._exposition.render(containers, daemon, self._wall())
-        return {"": body, "gzip": gzip(body)} if encoding else {"": body}
+        return {PLAIN: body, key: _form(body, key)}
+
+
+def _form(body: bytes, key: Key) -> bytes:
+    text = openmetrics.convert(body) if key[0] else body
+    return gzip(text) if key[1] else text
 
 
 def _refusal(status: int, reason: str) -> Response:

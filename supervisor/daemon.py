@@ -246,8 +246,11 @@ async def _apply(definitions: Definitions, fleet: Fleet) -> None:
 
 async def _scrape(scraper: Scraper, headers: Pairs) -> tuple[int, Pairs, bytes]:
     """The exposition as the metrics listener answers it."""
-    encodings = ", ".join(value.decode("latin-1") for name, value in headers if name.lower() == b"accept-encoding")
-    made = await scraper.scrape(encodings)
+    encodings, kinds = (
+        ", ".join(value.decode("latin-1") for name, value in headers if name.lower() == wanted)
+        for wanted in (b"accept-encoding", b"accept")
+    )
+    made = await scraper.scrape(encodings, kinds)
     return made.status, [(name.encode(), value.encode()) for name, value in made.headers], made.body
 
 
