@@ -92,6 +92,24 @@ enum told ask_end(const struct shim *s, int *status)
 	return TOLD_NOTHING_YET;
 }
 
+bool init_is_dying(const struct shim *s)
+{
+	char text[2048];
+	if (s->ended || read_small(s->proc_pid, "status", text, sizeof text) <= 0)
+		return true;
+	const char *state = strstr(text, "\nState:\t");
+	if (!state || state[8] == 'Z' || state[8] == 'X')
+		return true;
+	static const char *const keys[] = {"\nSigPnd:\t", "\nShdPnd:\t"};
+	for (unsigned i = 0; i < COUNT(keys); i++) {
+		const char *mask = strstr(text, keys[i]);
+		/* 16 hex digits; SIGKILL is bit 8, the lowest of the third from the right */
+		if (!mask || strspn(mask + 9, "0123456789abcdef") != 16 || strchr("13579bdf", mask[9 + 13]))
+			return true;
+	}
+	return false;
+}
+
 /* Kills that are in the counters already were not init's. */
 static void note_kills(struct shim *s)
 {
