@@ -18,15 +18,21 @@ MAX_CONFIG = 1 << 20
 MAX_DEPTH = 32
 
 
-def load_bundle(path: str | Path, config: str | Path = "config.json") -> tuple[oci.Spec, Path]:
-    """The spec and the absolute root of the bundle at `path`; `config`: its file, from there.
+def load_bundle(
+    path: str | Path, config: str | Path = "config.json", ignored: list[str] | None = None
+) -> tuple[oci.Spec, Path]:
+    """The spec and the absolute root of the bundle at `path`; `config`: its file, from there. With `ignored`,
+    fields that nobody knows are left out and named there, as the spec wants it of a runtime; else they are refused.
 
     Raises DefinitionError with file and JSON pointer.
     """
     bundle = Path(path)
     file = bundle / config
     try:
-        spec = oci.check(parse_config(_read(file)))
+        spec = parse_config(_read(file))
+        if ignored is not None:
+            ignored += oci.drop_unknown(spec)
+        spec = oci.check(spec)
         rootfs = _rootfs(bundle, spec["root"]["path"])
         _absolute_sources(spec, os.path.abspath(bundle))
     except DefinitionError as error:

@@ -17,6 +17,10 @@ Spec = dict[str, Any]
 Check = Callable[[Any, str], None]
 
 
+class UnknownError(DefinitionError):
+    """A field that no table has."""
+
+
 def fail(where: str, what: str, hint: str = "") -> DefinitionError:
     return DefinitionError(what, where or "/", hint)
 
@@ -119,7 +123,7 @@ def table(fields: Mapping[str, Check], need: tuple[str, ...] = (), *, others: bo
             if known is not None:
                 known(element, f"{where}/{escape(key)}")
             elif not others:
-                raise fail(f"{where}/{escape(str(key))}", "is not known")
+                raise UnknownError("is not known", f"{where}/{escape(str(key))}")
 
     return check
 
@@ -275,9 +279,9 @@ resources = table(
                 "throttleWriteIOPSDevice": _throttle,
             }
         ),
-        "hugepageLimits": no(""),
+        "hugepageLimits": array(table({"pageSize": string, "limit": u64}, ("pageSize", "limit"))),
         "network": no("cgroup v1 only"),
-        "rdma": no(""),
+        "rdma": mapping(table({"hcaHandles": u32, "hcaObjects": u32})),
         "unified": mapping(string),
     }
 )
@@ -359,3 +363,21 @@ def check(spec: Any) -> Spec:
     _spec(spec, "")
     checked: Spec = spec
     return checked
+
+
+def drop_unknown(spec: Any) -> list[str]:
+    """Take out of `spec` the fields that we do not know, and name them by JSON pointer: a runtime of other engines must
+    not refuse them (config.md, "Extensibility"). Raises DefinitionError for all else that is wrong."""
+    dropped: list[str] = []
+    while True:
+        try:
+            check(spec)
+        except UnknownError as error:
+            *parents, last = (part.replace("~1", "/").replace("~0", "~") for part in error.where.split("/")[1:])
+            inner = spec
+            for part in parents:
+                inner = inner[int(part)] if isinstance(inner, list) else inner[part]
+            del inner[last]
+            dropped.append(error.where)
+        else:
+            return dropped

@@ -75,7 +75,7 @@ def compile_plan(spec: oci.Spec, rootfs: str | Path, host: HostFacts) -> Plan:
     mounts, late = mount_ops(spec, spaces, host)
     devices, notes = device_ops(spec, bool(spaces.apart & linux.CLONE_NEWUSER))
     warnings += notes
-    ops = namespace_ops(config, spaces)
+    ops = namespace_ops(config, spaces, warnings)
     ops.append(op("ROOT", path=str(root), propagation=_root_propagation(config)))
     ops += mounts
     ops += devices

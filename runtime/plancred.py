@@ -86,6 +86,11 @@ def _sched(scheduler: Mapping[str, Any]) -> Op:
     flags = 0
     for word in scheduler.get("flags") or ():
         flags |= linux.SCHED_FLAGS[word]
+    if scheduler["policy"] == "SCHED_DEADLINE":  # the kernel says no more than EINVAL
+        runtime, deadline = (scheduler.get(key, 0) for key in ("runtime", "deadline"))
+        period = scheduler.get("period", 0) or deadline
+        if not 1024 <= runtime <= deadline <= period < 2**63:
+            raise DefinitionError("SCHED_DEADLINE needs 1024 <= runtime <= deadline <= period", "/process/scheduler")
     return op(
         "SCHED",
         policy=linux.SCHED_POLICIES[scheduler["policy"]],

@@ -69,20 +69,23 @@ def namespaces(config: Mapping[str, Any], host: HostFacts) -> Namespaces:
     return Namespaces(new, tuple(joined))
 
 
-def namespace_ops(config: Mapping[str, Any], spaces: Namespaces) -> list[Op]:
+def namespace_ops(config: Mapping[str, Any], spaces: Namespaces, warnings: list[str]) -> list[Op]:
     ops = [op("NAMESPACES", flags=spaces.new)]
     ops += [op("JOINNS", kind=kind, path=path) for kind, path in spaces.joined]
-    ops += _user_map(config, spaces)
+    ops += _user_map(config, spaces, warnings)
     ops += _offsets(config, spaces)
     return ops
 
 
-def _user_map(config: Mapping[str, Any], spaces: Namespaces) -> list[Op]:
+def _user_map(config: Mapping[str, Any], spaces: Namespaces, warnings: list[str]) -> list[Op]:
     uids, gids = config.get("uidMappings") or (), config.get("gidMappings") or ()
     if not spaces.new & linux.CLONE_NEWUSER:
         if (uids or gids) and not spaces.apart & linux.CLONE_NEWUSER:
             raise DefinitionError("needs a user namespace", "/linux/uidMappings")
         return []  # a namespace that is joined has its maps already: what is said here is what the engine knows of them
+    if not uids and not gids:
+        warnings.append("a user namespace without mappings: its users are those of the host, without their rights")
+        uids = gids = ({"containerID": 0, "hostID": 0, "size": 2**32 - 1},)
     if not uids or not gids:
         raise DefinitionError("a user namespace needs uidMappings and gidMappings", "/linux")
     return [op("USERMAP", uid_map=map_text(uids, "/linux/uidMappings"), gid_map=map_text(gids, "/linux/gidMappings"))]

@@ -7,6 +7,7 @@ Source: cgroup-v2.rst; runtime-spec config-linux.md, "Control groups"; anchors o
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -18,6 +19,8 @@ if TYPE_CHECKING:  # the command line of wharf-oci has no time for pydantic
     from config.model_parts import IoMax, Resources
 
 MAX = "max"
+_PAGE = re.compile(r"[1-9]\d*[KMG]B")
+_RDMA = (("hcaHandles", "hca_handle"), ("hcaObjects", "hca_object"))
 PERIOD = 100_000
 PERIOD_MAX = 1_000_000
 QUOTA_MIN = 1_000
@@ -153,11 +156,34 @@ def of_oci(resources: Mapping[str, Any]) -> Limits:
         if not 10 <= block["weight"] <= 1000:
             raise DefinitionError("must be from 10 to 1000", "/linux/resources/blockIO/weight")
         files["io.weight"] = f"default {weight_of_blkio(block['weight'])}"
-    raw = dict(resources.get("unified") or {})
-    for name in raw:
+    raw = {**_hugetlb(resources), **_rdma(resources)}
+    for name in resources.get("unified") or {}:
         if "/" in name or name.startswith(".") or "." not in name or name.split(".")[0] == "cgroup":
             raise DefinitionError(f"{name!r} is not a limit of a cgroup controller", "/linux/resources/unified")
-    return Limits(files, _throttles(block), raw)
+    return Limits(files, _throttles(block), {**raw, **(resources.get("unified") or {})})
+
+
+def _hugetlb(resources: Mapping[str, Any]) -> dict[str, str]:
+    files: dict[str, str] = {}
+    for index, entry in enumerate(resources.get("hugepageLimits") or ()):
+        if not _PAGE.fullmatch(entry["pageSize"]):
+            where = f"/linux/resources/hugepageLimits/{index}/pageSize"
+            raise DefinitionError(f"{entry['pageSize']!r} is no page size, 2MB is one", where)
+        files[f"hugetlb.{entry['pageSize']}.max"] = str(entry["limit"])
+    return files
+
+
+def _rdma(resources: Mapping[str, Any]) -> dict[str, str]:
+    devices = resources.get("rdma") or {}
+    if len(devices) > 1:  # rdma.max takes one line a write
+        raise DefinitionError("more than one device is not supported", "/linux/resources/rdma")
+    files: dict[str, str] = {}
+    for name, entry in devices.items():
+        words = [f"{key}={entry[word]}" for word, key in _RDMA if word in entry]
+        if not name or set(name) & set(" \n") or not words:
+            raise DefinitionError(f"{name!r} needs a name and limits", "/linux/resources/rdma")
+        files["rdma.max"] = " ".join([name, *words])
+    return files
 
 
 def _or_max(value: int) -> str:

@@ -64,7 +64,10 @@ def make(call: Call, *, gate: bool, detach: bool = True, terminal: socket.socket
         raise DefinitionError("is not supported: the root is always pivoted", "--no-pivot")
     bundle = os.path.abspath(options.text("bundle", "."))
     config = os.path.abspath(options.text("config")) if "config" in options else "config.json"
-    spec, rootfs = load_bundle(bundle, config)
+    ignored: list[str] = []
+    spec, rootfs = load_bundle(bundle, config, ignored)
+    for pointer in ignored:
+        call.log.warning(f"{config}: {pointer}: is not known, ignored")
     state = State(
         call.entry.id,
         version=spec["ociVersion"],

@@ -106,7 +106,7 @@ SHAPE = [
     ("/linux/maskedPaths", ["proc"], "/linux/maskedPaths/0: 'proc' must be an absolute path"),
     ("/linux/rootfsPropagation", "none", "/linux/rootfsPropagation: must be one of"),
     ("/linux/resources/memory/swappiness", 60, "/linux/resources/memory/swappiness: is not supported: cgroup v1 only"),
-    ("/linux/resources/hugepageLimits", [{"pageSize": "2MB", "limit": 1}], "hugepageLimits: is not supported yet"),
+    ("/linux/resources/hugepageLimits", [{"pageSize": "2MB"}], "hugepageLimits/0/limit: is missing"),
     ("/linux/resources/memory/limit", "1G", "/linux/resources/memory/limit: must be a whole number"),
     ("/linux/resources/foo", 1, "/linux/resources/foo: is not known"),
     ("/linux/seccomp", {"syscalls": []}, "/linux/seccomp/defaultAction: is missing"),
@@ -140,7 +140,6 @@ MEANING = [
         [{"type": "mount", "path": "/proc/1/ns/mnt"}],
         "/linux/namespaces/0/path: joining a mount namespace is not supported",
     ),
-    ("/linux/namespaces/-", {"type": "user"}, "/linux: a user namespace needs uidMappings and gidMappings"),
     ("/linux/uidMappings", [{"containerID": 0, "hostID": 1, "size": 1}], "needs a user namespace"),
     ("/process/capabilities/bounding/0", "CAP_FLY", "/process/capabilities/bounding: unknown capability 'CAP_FLY'"),
     ("/process/capabilities/bounding/0", "kill", "unknown capability 'kill'"),
@@ -168,6 +167,7 @@ MEANING = [
         "/mounts/1: uidMappings and gidMappings of a mount go together",
     ),
     ("/linux/timeOffsets", {"boottime": {"secs": 1}}, "/linux/timeOffsets: needs a new time namespace"),
+    ("/process/scheduler", {"policy": "SCHED_DEADLINE", "deadline": 2000}, "needs 1024 <= runtime <= deadline"),
     ("/linux/personality", {"domain": "LINUX", "flags": ["X"]}, "no flag of personality is supported"),
     ("/linux/mountLabel", "x", "/linux/mountLabel: selinux is not on on this host"),
     ("/process/apparmorProfile", "x", "/process/apparmorProfile: apparmor is not on on this host"),
@@ -257,6 +257,41 @@ def test_a_fifo_does_not_hang_the_reader(write_bundle: Write) -> None:
 def test_unknown_fields_outside_of_security_are_ignored(article: dict[str, Any], write_bundle: Write) -> None:
     article["org.example.extension"] = {"x": [1]}
     load_bundle(write_bundle(article))
+
+
+def test_a_user_namespace_needs_both_maps_or_has_the_hosts_users(article: dict[str, Any], host: HostFacts) -> None:
+    article["linux"]["namespaces"].append({"type": "user"})
+    plan = compile_plan(article, "/srv/r", host)
+    assert plan.ops[1].values == ("0 0 4294967295\n", "0 0 4294967295\n")
+    assert any("without mappings" in warning for warning in plan.warnings)
+    article["linux"]["uidMappings"] = [{"containerID": 0, "hostID": 1, "size": 1}]
+    with pytest.raises(DefinitionError, match="a user namespace needs uidMappings and gidMappings"):
+        compile_plan(article, "/srv/r", host)
+
+
+def test_an_engines_runtime_ignores_what_nobody_knows(article: dict[str, Any], write_bundle: Write) -> None:
+    for pointer in ("/process/new~1field", "/mounts/0/novel", "/linux/resources/memory/x"):
+        put(article, pointer, [1])
+    ignored: list[str] = []
+    spec, _ = load_bundle(write_bundle(article), ignored=ignored)
+    assert len(ignored) == 3
+    assert oci.check(spec) == spec
+    article["root"]["readonly"] = "yes"
+    with pytest.raises(DefinitionError, match="/root/readonly: must be true or false"):
+        load_bundle(write_bundle(article), ignored=[])
+
+
+def test_limits_of_huge_pages_and_rdma() -> None:
+    pages = [{"pageSize": "2MB", "limit": 2**64 - 1}, {"pageSize": "64KB", "limit": 0}]
+    limits = of_oci(
+        {"hugepageLimits": pages, "rdma": {"mlx5_0": {"hcaHandles": 3}}, "unified": {"hugetlb.2MB.max": "4"}}
+    )
+    assert limits.raw == {"hugetlb.2MB.max": "4", "hugetlb.64KB.max": "0", "rdma.max": "mlx5_0 hca_handle=3"}
+    bad_size = {"hugepageLimits": [{"pageSize": "../x", "limit": 1}]}
+    wrong: dict[str, Any]
+    for wrong in (bad_size, {"rdma": {"a": {}}}, {"rdma": {"a b": {}}}):
+        with pytest.raises(DefinitionError):
+            of_oci(wrong)
 
 
 def test_null_is_the_same_as_absent(article: dict[str, Any], write_bundle: Write, host: HostFacts) -> None:
