@@ -22,6 +22,7 @@ from runtime import wire
 
 # <fcntl.h>, not in the `fcntl` module of Python 3.11
 _ADD_SEALS: Final = 1033
+_HOOK_ENDS: Final = {"timeout": "took too long", "given up": "was given up"}
 _SEALS: Final = 0x1 | 0x2 | 0x4 | 0x8  # SEAL, SHRINK, GROW, WRITE
 
 
@@ -54,6 +55,8 @@ def launch_error(fault: wire.Fault) -> LaunchError:
         killed = "oom_kill " in fault.path and not fault.path.endswith("oom_kill 0")
         why = "killed by its memory limit" if killed else "it died"
         return LaunchError("init", "", 0, f"{why} during set-up ({fault.path})")
+    if fault.op == "HOOK" and fault.call.startswith(("exit ", "signal ", "timeout", "given up")):
+        return LaunchError("hook", fault.path, 0, _HOOK_ENDS.get(fault.call, f"ended with {fault.call}"))
     return LaunchError(operation, fault.path, fault.err, detail)
 
 

@@ -314,6 +314,27 @@ seccomp = table(
     ("defaultAction",),
 )
 
+
+def _hook_path(value: Any, where: str) -> None:
+    _string(value, where)
+    if not value.startswith("/"):
+        raise fail(where, f"{value!r} must be an absolute path")
+
+
+_hooks = array(
+    table({"path": _hook_path, "args": array(string), "env": array(_env), "timeout": _number(1, 2**31 - 1)}, ("path",))
+)
+_hook_table = table(
+    {
+        "prestart": _hooks,
+        "createRuntime": _hooks,
+        "createContainer": _hooks,
+        "startContainer": _hooks,
+        "poststart": _hooks,
+        "poststop": _hooks,
+    }
+)
+
 _linux = table(
     {
         "namespaces": array(table({"type": string, "path": string}, ("type",))),
@@ -345,7 +366,7 @@ _spec = table(
         "domainname": string,
         "mounts": array(_mount),
         "annotations": mapping(string),
-        "hooks": no(""),
+        "hooks": _hook_table,
         "linux": _linux,
         "solaris": no("Linux only"),
         "windows": no("Linux only"),

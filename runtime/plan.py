@@ -18,6 +18,7 @@ from runtime import linux, oci, users, wire
 from runtime.mountopts import PROPAGATION
 from runtime.plancred import attribute_ops, caps_op, exec_ops, label_ops, privilege_ops, rlimit_ops, user_op
 from runtime.plandescribe import describe
+from runtime.planhooks import Owner, hook_ops
 from runtime.planmounts import device_ops, makes_devices_elsewhere, mask_ops, mount_ops
 from runtime.planspaces import NAMESPACES, Namespaces, namespace_ops, namespaces
 from runtime.probe import HostFacts
@@ -58,8 +59,8 @@ class Plan:
         return [describe(one) for one in self.ops]
 
 
-def compile_plan(spec: oci.Spec, rootfs: str | Path, host: HostFacts) -> Plan:
-    """Compile `spec` for the root at `rootfs` (absolute).
+def compile_plan(spec: oci.Spec, rootfs: str | Path, host: HostFacts, owner: Owner | None = None) -> Plan:
+    """Compile `spec` for the root at `rootfs` (absolute); `owner`: whose it is, for its hooks.
 
     Raises DefinitionError (JSON pointer of what cannot be run) and LaunchError (a bind source is missing).
     """
@@ -93,6 +94,7 @@ def compile_plan(spec: oci.Spec, rootfs: str | Path, host: HostFacts) -> Plan:
     ops += [op("SETSID"), op("KEYRING"), *attribute_ops(process, config), *label_ops(process, host.lsms)]
     ops += [caps_op(process, host.bounding, warnings), user_op(process), op("CWD", path=process["cwd"])]
     ops += privilege_ops(spec, warnings)
+    ops += hook_ops(spec, owner)
     ops += exec_ops(process)
     return Plan(tuple(ops), tuple(warnings))
 

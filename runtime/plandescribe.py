@@ -6,6 +6,7 @@ import stat
 import struct
 
 from runtime import capabilities, linux
+from runtime.planhooks import KINDS, STATUSES
 from runtime.wire import Op
 
 _CLONE = {
@@ -117,9 +118,14 @@ def describe(one: Op) -> str:
         case "SECCOMP":
             raw = one["filter"]
             detail = f"{len(raw) // 8 if isinstance(raw, bytes) else 0} instructions"
-        case "ENV":
+        case "STATE":
+            detail = STATUSES[number("kind")]
+        case "HOOK":
+            limit = number("timeout_ms")
+            detail = f"{KINDS[number('kind')]} {text('path')}{_tail([f'{limit / 1000:g} s'] if limit else [])}"
+        case "ENV" | "HOOKENV":
             detail = text("text").partition("=")[0]
-        case "ARG":
+        case "ARG" | "HOOKARG":
             detail = repr(text("text"))
         case _:
             detail = " ".join(str(value).strip().replace("\n", ", ") for value in one.values)

@@ -25,6 +25,7 @@ from runtime import shim, wire
 from runtime.bundle import load_bundle
 from runtime.cgroups import Tree
 from runtime.plan import Plan, compile_plan
+from runtime.planhooks import Owner
 from runtime.probe import HostFacts
 from runtime.spec import build_spec
 
@@ -179,7 +180,7 @@ class Launcher:
         if known is not None and known.digest == container.digest:
             return known
         spec, rootfs = spec_of(container, self.facts)
-        plan = compile_plan(spec, rootfs, self.facts)
+        plan = compile_plan(spec, rootfs, self.facts, owner_of(container))
         definition = json.dumps(container.model_dump(mode="json", exclude_unset=True))
         fresh = Compiled(container.digest, spec, plan, plan.encode(), rootfs, definition)
         self._compiled[container.name] = fresh
@@ -202,6 +203,9 @@ class Launcher:
                     wire.TAG_CGPARENT: opened(self.tree.open_parent(container.name)),
                     wire.TAG_SHIMCG: opened(self.tree.shims_fd()),
                 }
+                known = self._compiled.get(container.name)
+                if container.bundle is not None and known is not None and known.spec.get("hooks"):
+                    fds[wire.TAG_BUNDLE] = opened(os.open(container.bundle, DIRECTORY))
             except OSError as error:
                 raise HostError(f"open: {error.strerror}", where=str(error.filename or place.run_dir)) from error
             try:
@@ -279,6 +283,11 @@ def spec_of(container: Container, facts: HostFacts) -> tuple[dict[str, Any], Pat
     if not rootfs.is_dir():
         raise LaunchError("rootfs", str(rootfs), errno.ENOENT)
     return build_spec(container, facts), rootfs
+
+
+def owner_of(container: Container) -> Owner | None:
+    """Only bundles have hooks."""
+    return None if container.bundle is None else Owner(container.name, os.path.abspath(container.bundle))
 
 
 def _bind_sources_exist(container: Container) -> None:

@@ -40,6 +40,30 @@ int wait_gate(struct child *c, struct fault *f)
 	return 0;
 }
 
+/* The parent runs its own in the runtime's namespaces; ours see the runtime's root still, but from inside. */
+int hooks_before_pivot(struct child *c, struct fault *f)
+{
+	const unsigned parents = 1u << HOOK_PRESTART | 1u << HOOK_CREATE_RUNTIME;
+	const char hooks = LAUNCH_HOOKS;
+	struct go go = {0};
+	ssize_t n;
+	if (!has_hooks(c->plan, parents | 1u << HOOK_CREATE_CONTAINER))
+		return 0;
+	if (wait_gate(c, f) < 0)
+		return -1;
+	if (has_hooks(c->plan, parents)) {
+		if (send(c->sync, &hooks, 1, MSG_NOSIGNAL) != 1)
+			return fail(f, NULL, "send", "hooks");
+		do
+			n = recv(c->sync, &go, sizeof go, 0);
+		while (n < 0 && errno == EINTR);
+		if (n != (ssize_t)sizeof go || go.word != LAUNCH_HOOKS)
+			return fail_as(f, NULL, ECANCELED, "gate", "hooks");
+	}
+	struct hook_ask ask = {.kind = HOOK_CREATE_CONTAINER, .pid = c->pid, .hangup = c->sync};
+	return run_hooks(c->plan, &ask, f);
+}
+
 /* In a new user namespace: root of it, where its map has one, so that files made here have an owner. */
 int become_ns_root(const struct plan *plan, struct fault *f)
 {
@@ -211,6 +235,9 @@ static int set_up(struct child *c, bool wait_first, uint64_t late_namespaces, st
 	if (arrange_fds(c, &gate, f) < 0 || run_self_ops(c, f) < 0)
 		return -1;
 	if (gate >= 0 && wait_start(c, gate, f) < 0)
+		return -1;
+	struct hook_ask ask = {.kind = HOOK_START_CONTAINER, .pid = c->pid, .hangup = gate < 0 ? c->sync : -1};
+	if (run_hooks(c->plan, &ask, f) < 0)
 		return -1;
 	if (apply_filter(c->plan, false, f) < 0 || apply_credentials(c->plan, f) < 0)
 		return -1;

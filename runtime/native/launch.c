@@ -177,8 +177,22 @@ static int start_child(struct attempt *a, const struct plan *plan, const struct 
 	return err;
 }
 
+/* Those of the runtime's namespaces, when the child's are made and its root is not yet its root. */
+static int run_own_hooks(const struct attempt *a, const struct plan *plan, const struct launch_ask *ask,
+			 struct fault *f)
+{
+	const struct go go = {.word = LAUNCH_HOOKS, .pid = a->pid};
+	struct hook_ask hooks = {.pid = a->pid, .hangup = ask->hangup};
+	for (hooks.kind = HOOK_PRESTART; hooks.kind <= HOOK_CREATE_RUNTIME; hooks.kind++)
+		if (run_hooks(plan, &hooks, f) < 0)
+			return -1;
+	if (send(a->sync[0], &go, sizeof go, MSG_NOSIGNAL) < 0 && errno != EPIPE)
+		return fail(f, NULL, "send", "hooks");
+	return 0;
+}
+
 /* Until the child waits at its gate, or its end of sync is closed, by exec or by death. */
-static int await_child(struct attempt *a, const struct launch_ask *ask, struct fault *f)
+static int await_child(struct attempt *a, const struct plan *plan, const struct launch_ask *ask, struct fault *f)
 {
 	struct go go = {.word = LAUNCH_GATE, .pid = a->pid};
 	bool ready = false;
@@ -206,6 +220,8 @@ static int await_child(struct attempt *a, const struct launch_ask *ask, struct f
 		a->born = true;
 		if (*(const char *)&told == LAUNCH_CREATED)
 			return 0;
+		if (*(const char *)&told == LAUNCH_HOOKS && run_own_hooks(a, plan, ask, f) < 0)
+			return -1;
 		ready |= *(const char *)&told == LAUNCH_READY;
 	}
 	/* the caller, which reaps it, completes this one */
@@ -243,7 +259,7 @@ static int try_launch(struct attempt *a, const struct plan *plan, const struct l
 	close_fd(&a->out[0][1]);
 	close_fd(&a->out[1][1]);
 	if (finish_clone(plan, a->pid, a->late ? ask->cgroup : -1, ask->proc, ask->reset_oom, f) == 0 &&
-	    await_child(a, ask, f) == 0)
+	    await_child(a, plan, ask, f) == 0)
 		return 0;
 	undo_launch(a->born && !ask->others ? ask->cgroup : -1, a->pidfd, a->pid, &status);
 	if (f->err != EOWNERDEAD)
@@ -272,7 +288,7 @@ static int attempt_launch(const struct plan *plan, const struct launch_ask *ask,
 /* Operations that no code here runs yet: a plan with one is refused, never run without it. */
 static int refuse_pending(const struct plan *plan, struct fault *f)
 {
-	static const uint16_t pending[] = {OP_STATE, OP_HOOK, OP_HOOKARG, OP_HOOKENV, OP_CONSOLE};
+	static const uint16_t pending[] = {OP_CONSOLE};
 	struct op op;
 	for (unsigned i = 0; i < COUNT(pending); i++)
 		if (plan_find(plan, pending[i], &op))

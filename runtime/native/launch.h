@@ -138,6 +138,33 @@ MUST_CHECK int finish_clone(const struct plan *plan, pid_t pid, int cgroup_late,
 /* SIGKILL to all in the cgroup and to pidfd, then reap pid, for at most 10 s. */
 void undo_launch(int cgroup, int pidfd, pid_t pid, int *status);
 
+/* hooks.c */
+enum {
+	HOOK_PRESTART,
+	HOOK_CREATE_RUNTIME,
+	HOOK_CREATE_CONTAINER,
+	HOOK_START_CONTAINER,
+	HOOK_POSTSTART,
+	HOOK_POSTSTOP,
+	HOOK_KINDS
+};
+
+struct hook_ask {
+	unsigned kind;
+	pid_t pid;         /* for the state: init as the host sees it, 0 when it has ended */
+	int hangup;        /* borrowed: as in launch_ask; -1: none */
+	uint64_t limit_ms; /* of a hook that has no timeout of its own; 0: none */
+	bool go_on;        /* one that fails does not keep the others from running */
+};
+
+/* Whether there are hooks of one of the kinds: bits, 1 << HOOK_... */
+bool has_hooks(const struct plan *plan, unsigned kinds);
+/* Run those of a kind, in order. On -1, *f names the first that failed: call is "exit N", "signal N", "timeout", or
+ * what kept it from running. */
+MUST_CHECK int run_hooks(const struct plan *plan, const struct hook_ask *ask, struct fault *f);
+/* child.c: in the child, before the root becomes its root. */
+MUST_CHECK int hooks_before_pivot(struct child *c, struct fault *f);
+
 /* join.c */
 struct join_ask { /* fds borrowed; -1 where absent */
 	int cgroup, proc;

@@ -180,26 +180,42 @@ static void write_batch(struct logs *l, struct batch *b)
 	clear(b);
 }
 
+static bool write_note(struct logs *l, const char *const *words, size_t n_words)
+{
+	char text[256];
+	struct out o = {text, 0, sizeof text - 1};
+	if (!open_file(l))
+		return false;
+	o.n = make_head(text, sizeof text, NAMES[1], 'F');
+	out_text(&o, "wharf-shim: ");
+	for (size_t i = 0; i < n_words; i++)
+		out_text(&o, words[i]);
+	text[o.n++] = '\n';
+	ssize_t n = write(l->file, text, o.n);
+	if (n == (ssize_t)o.n || (n > 0 && ftruncate(l->file, (off_t)l->size) < 0))
+		l->size += (uint64_t)n;
+	return n == (ssize_t)o.n;
+}
+
+void logs_note(struct logs *l, const char *text)
+{
+	if (!write_note(l, &text, 1))
+		note_error(l, errno);
+}
+
 /* Once the disk takes lines again, one says what is missing. */
 static void tell_dropped(struct logs *l)
 {
-	char text[192];
-	struct out o = {text, 0, sizeof text};
-	if (!l->untold || !open_file(l))
+	char bytes[24], err[24];
+	struct out b = {bytes, 0, sizeof bytes - 1}, e = {err, 0, sizeof err - 1};
+	if (!l->untold)
 		return;
-	o.n = make_head(text, sizeof text, NAMES[1], 'F');
-	out_text(&o, "wharf-shim: ");
-	out_u64(&o, l->untold);
-	out_text(&o, " bytes of output dropped, errno ");
-	out_u64(&o, (uint64_t)l->last_error);
-	out_text(&o, "\n");
-	ssize_t n = write(l->file, text, o.n);
-	if (n == (ssize_t)o.n) {
-		l->size += o.n;
+	out_u64(&b, l->untold);
+	out_u64(&e, (uint64_t)l->last_error);
+	bytes[b.n] = err[e.n] = '\0';
+	const char *const words[] = {bytes, " bytes of output dropped, errno ", err};
+	if (write_note(l, words, COUNT(words)))
 		l->untold = 0;
-	} else if (n > 0 && ftruncate(l->file, (off_t)l->size) < 0) {
-		l->size += (uint64_t)n;
-	}
 }
 
 static void add(struct logs *l, struct batch *b, const char *text, size_t n, bool partial)

@@ -35,6 +35,8 @@ bool logs_pump(struct logs *l, struct stream *s);
 uint64_t logs_flush_held(struct logs *l, uint64_t now);
 /* At the end: what is left of unfinished lines. */
 void logs_finish(struct logs *l);
+/* A line of our own, on stderr. */
+void logs_note(struct logs *l, const char *text);
 /* Others moved the file away: open a new one. */
 void logs_reopen(struct logs *l);
 

@@ -86,7 +86,10 @@ static int op_root(struct child *c, const struct op *op, struct fault *f)
 	if (sys_mount_setattr(AT_FDCWD, "/", AT_RECURSIVE, &attr) < 0)
 		return fail(f, op, "propagation", "/");
 	c->root = c->trees[0];
-	if (sys_move_mount(c->root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+	/* hooks find the container's mounts below the root's own path */
+	bool hooks = has_hooks(c->plan, 1u << HOOK_PRESTART | 1u << HOOK_CREATE_RUNTIME | 1u << HOOK_CREATE_CONTAINER);
+	unsigned flags = MOVE_MOUNT_F_EMPTY_PATH | (hooks ? MOVE_MOUNT_T_SYMLINKS : 0);
+	if (sys_move_mount(c->root, "", AT_FDCWD, hooks ? op->a[0].s.p : "/", flags) < 0)
 		return fail(f, op, "move_mount", op->a[0].s.p);
 	AUTOFD null = open("/dev/null", O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	struct stat st;
@@ -277,6 +280,8 @@ static int op_symlink(struct child *c, const struct op *op, struct fault *f)
 static int op_pivot(struct child *c, const struct op *op, struct fault *f)
 {
 	struct op cwd;
+	if (hooks_before_pivot(c, f) < 0)
+		return -1;
 	if (plan_find(c->plan, OP_CWD, &cwd) && cwd.a[0].s.p[0] == '/') {
 		AUTOFD made = make_in_root(c->root, cwd.a[0].s.p, false);
 		(void)made; /* CWD itself will tell */

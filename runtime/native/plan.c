@@ -162,6 +162,10 @@ static bool value_ok(const struct op *op)
 		return op->a[0].u <= 16 && op->a[1].i >= -20 && op->a[1].i <= 19 && op->a[2].u <= 99;
 	case OP_MOUNTATTR:
 		return op->a[3].u < 2;
+	case OP_STATE:
+		return op->a[0].u <= 3;
+	case OP_HOOK: /* a timeout of years still fits in ns */
+		return op->a[0].u <= 5 && op->a[1].u <= 1ull << 42 && op->a[2].s.p[0] == '/';
 	default:
 		return true;
 	}
@@ -182,19 +186,24 @@ int plan_check(struct plan *plan, const uint8_t *base, size_t size, struct fault
 	struct cursor c = {.at = HEADER_SIZE};
 	struct op op = {0};
 	unsigned seen[OP_COUNT] = {0};
+	bool in_hook = false;
 	for (uint32_t i = 0; i < plan->count; i++) {
 		if (!decode_op(plan, &c, &op))
 			return fail_as(f, &op, EBADMSG, "plan", "operation");
 		if (!value_ok(&op))
 			return fail_as(f, &op, EINVAL, "plan", "value");
+		if ((op.code == OP_HOOKARG || op.code == OP_HOOKENV) && !in_hook)
+			return fail_as(f, &op, EINVAL, "plan", "not after its HOOK");
+		in_hook = op.code == OP_HOOK || op.code == OP_HOOKARG || op.code == OP_HOOKENV;
 		seen[op.code]++;
 	}
 	if (c.at != plan->length)
 		return fail_as(f, NULL, EBADMSG, "plan", "bytes after the last operation");
 	if (op.code != OP_EXEC || seen[OP_EXEC] != 1 || !seen[OP_ARG])
 		return fail_as(f, NULL, EINVAL, "plan", "one EXEC, last, with ARGs before it");
-	if (seen[OP_ARG] > PLAN_WORDS_MAX || seen[OP_ENV] > PLAN_WORDS_MAX)
-		return fail_as(f, NULL, E2BIG, "plan", "ARG or ENV");
+	if (seen[OP_ARG] > PLAN_WORDS_MAX || seen[OP_ENV] > PLAN_WORDS_MAX || seen[OP_HOOKARG] > PLAN_WORDS_MAX ||
+	    seen[OP_HOOKENV] > PLAN_WORDS_MAX)
+		return fail_as(f, NULL, E2BIG, "plan", "ARG, ENV, HOOKARG or HOOKENV");
 	if (seen[OP_BIND] + seen[OP_IDMAP] > PLAN_BINDS_MAX || seen[OP_ROOT] > 1 || seen[OP_PIVOT] > 1 ||
 	    seen[OP_JOINNS] > 8)
 		return fail_as(f, NULL, E2BIG, "plan", "BIND, ROOT, PIVOT or JOINNS");

@@ -40,6 +40,7 @@ static void end_run(struct shim *s, int status)
 	for (unsigned i = 0; i < CLIENTS_MAX; i++)
 		sock_tell_end(s, i);
 	s->drain_until = boottime_ns() + DRAIN_SECONDS * SECOND;
+	start_late_hooks(s, HOOK_POSTSTOP);
 }
 
 /* An init that is not our child has ended: what with is told as long as it is a zombie, or (from Linux 6.15 on) once it
@@ -82,7 +83,7 @@ static bool reap(struct shim *s)
 			continue;
 		if (info.si_pid == s->pid && !s->taken && !s->ended)
 			end_run(s, status);
-		else
+		else if (!late_hooks_reaped(s, info.si_pid))
 			exec_reaped(s, info.si_pid, status);
 	}
 }
@@ -146,7 +147,7 @@ static void dispatch(struct shim *s, const struct epoll_event *event, bool *chil
 
 static bool is_over(const struct shim *s, bool children, uint64_t now)
 {
-	if (!s->ended || !(s->saved || s->told))
+	if (!s->ended || !(s->saved || s->told) || s->hook_runner)
 		return false;
 	bool drained = s->logs.streams[0].eof && s->logs.streams[1].eof && !children;
 	return drained || now >= s->drain_until;

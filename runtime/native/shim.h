@@ -42,6 +42,11 @@ struct shim {
 	bool restless; /* the kernel refused to tell us something: look ourselves, ten times a second */
 	uint64_t started_ns, drain_until, retry_at, ask_until, ask_at;
 	uint32_t next_exec, next_serial;
+	struct plan plan;  /* kept for the hooks that come after the start; else empty */
+	int bundle;        /* where they run */
+	pid_t hook_runner; /* a copy of us that runs them; 0: none */
+	int hook_told;     /* its fault comes here */
+	bool poststop_due;
 	struct client clients[CLIENTS_MAX];
 	struct exec execs[EXECS_MAX];
 	struct record record;
@@ -95,6 +100,14 @@ MUST_CHECK int take_over(struct shim *s, const int *fds, struct fault *f);
 enum told { TOLD_RUNS, TOLD_STATUS, TOLD_NOTHING_YET };
 /* How an init that is not our child ended. */
 enum told ask_end(const struct shim *s, int *status);
+
+/* late_hooks.c: poststart and poststop. They run in a process of their own, bounded, since the shim waits for nothing.
+ */
+void start_late_hooks(struct shim *s, unsigned kind);
+/* True when pid was the one that runs them. */
+bool late_hooks_reaped(struct shim *s, pid_t pid);
+/* Of a launch that failed: run poststop and wait. */
+void run_undone_hooks(const struct plan *plan);
 
 /* shim.c */
 /* Whether init has a SIGKILL coming, or is dead already. */

@@ -14,7 +14,7 @@
 
 void init_state(struct shim *s)
 {
-	s->epoll = s->signals = s->listener = s->lock = -1;
+	s->epoll = s->signals = s->listener = s->lock = s->bundle = s->hook_told = -1;
 	s->run_dir = s->cgroup = s->parent = s->top = s->proc = s->proc_pid = s->memory_events = s->pidfd = -1;
 	for (unsigned i = 0; i < CLIENTS_MAX; i++)
 		s->clients[i].fd = -1;
@@ -145,6 +145,9 @@ static int launch(struct shim *s, const struct start_fds *fds, struct fault *f)
 	struct launch_ask ask = NO_LAUNCH_ASK;
 	struct plan plan;
 	struct launched run;
+	s->bundle = fds->tag[TAG_BUNDLE];
+	if (s->bundle >= 0 && fchdir(s->bundle) < 0)
+		return fail(f, NULL, "fchdir", "bundle");
 	if (sock_bind(s, f) < 0 || plan_map(&plan, fds->tag[TAG_PLAN], f) < 0)
 		return -1;
 	record_start(&s->record, &dirs, s->proc);
@@ -154,11 +157,18 @@ static int launch(struct shim *s, const struct start_fds *fds, struct fault *f)
 	ask.hangup = START_FD;
 	ask.pipes = ask.reset_oom = true;
 	int err = launch_init(&plan, &ask, &run, f);
-	plan_unmap(&plan);
 	if (err < 0) {
 		explain_death(s, f);
-		return -1;
+		run_undone_hooks(&plan);
 	}
+	if (err == 0 && has_hooks(&plan, 1u << HOOK_POSTSTART | 1u << HOOK_POSTSTOP))
+		s->plan = plan;
+	else
+		plan_unmap(&plan);
+	if (chdir("/") < 0)
+		errno = 0; /* then the bundle's file system cannot be unmounted while we run */
+	if (err < 0)
+		return -1;
 	s->late_cgroup = run.late;
 	s->started_ns = s->record.started_ns = boottime_ns();
 	watch_run(s, run.pid, run.pidfd, run.out);
@@ -201,7 +211,9 @@ bool start_run(struct shim *s)
 	close_fd(&fds.tag[TAG_PLAN]);
 	close_fd(&fds.tag[TAG_SHIMCG]);
 	close_fd(&fds.tag[TAG_NETNS]);
-	if (err == 0)
+	if (err == 0) {
 		sock_add(s, START_FD);
+		start_late_hooks(s, HOOK_POSTSTART);
+	}
 	return err == 0;
 }

@@ -22,6 +22,7 @@ from runtime.ocicli.hooks import run_hooks, run_poststop
 from runtime.ocicli.process import Process
 from runtime.ocicli.store import CREATED, PAUSED, RUNNING, STARTING, STOPPED, Entry, State, entries, new_entry, now
 from runtime.plan import Plan, compile_plan
+from runtime.planhooks import Owner
 from runtime.wire import Op
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _prepare(making: Making, rootfs: Path) -> Plan:
     if host.cgroup_mount is None:
         raise HostError("no cgroup2 file system is mounted", "cgroups")
     call, state, config = making.call, making.state, making.spec["linux"]
-    plan = compile_plan(making.spec, rootfs, host)
+    plan = compile_plan(making.spec, rootfs, host, Owner(making.state.id, making.state.bundle))
     cgroup = groups.place(config.get("cgroupsPath") or "", state.id, host.cgroup_mount, host.own_cgroup or "/")
     resources = config.get("resources") or {}
     controllers = groups.limits_of(resources).controllers()
