@@ -324,16 +324,8 @@ def _hook_path(value: Any, where: str) -> None:
 _hooks = array(
     table({"path": _hook_path, "args": array(string), "env": array(_env), "timeout": _number(1, 2**31 - 1)}, ("path",))
 )
-_hook_table = table(
-    {
-        "prestart": _hooks,
-        "createRuntime": _hooks,
-        "createContainer": _hooks,
-        "startContainer": _hooks,
-        "poststart": _hooks,
-        "poststop": _hooks,
-    }
-)
+_HOOK_KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+_hook_table = table({kind: _hooks for kind in _HOOK_KINDS})
 
 _linux = table(
     {
