@@ -310,6 +310,8 @@ class Row:
         cells[SLOT[family]] = None
         for (resource, kind), count in sorted(view.pressure_events.items()):
             self.put(cells, family, count, resource=resource, kind=kind)
+        self._single(cells, "shim_losses_total", view.shim_losses)
+        self._single(cells, "takeovers_total", view.takeovers)
         self._single(cells, "recorder_samples", view.recorder_samples)
         self._single(cells, "log_bytes_total", view.log_bytes)
         self._single(cells, "log_dropped_bytes_total", view.log_dropped)
@@ -360,7 +362,14 @@ _GROUPS: tuple[tuple[Callable[[ContainerView], object], Callable[[Row, Container
     (_count_key, Row.write_counts),
     (lambda view: (tuple(view.health_checks.items()), view.health_check_seconds), Row.write_checks),
     (
-        lambda view: (tuple(view.pressure_events.items()), view.recorder_samples, view.log_bytes, view.log_dropped),
+        lambda view: (
+            tuple(view.pressure_events.items()),
+            view.shim_losses,
+            view.takeovers,
+            view.recorder_samples,
+            view.log_bytes,
+            view.log_dropped,
+        ),
         Row.write_rest,
     ),
 )

@@ -48,6 +48,8 @@ class ContainerView:
     health_check_seconds: float = 0.0
     pressure_events: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """By (resource, kind) for each trigger that is set."""
+    shim_losses: int = 0
+    takeovers: int = 0
     recorder_samples: int | None = None
     log_bytes: int | None = None
     log_dropped: int | None = None

@@ -91,10 +91,16 @@ def has_ended(pidfd: int) -> bool:
 
 
 def wait_status(pidfd: int) -> int | None:
-    """Status (as of wait(2)) of a process that was reaped, by whomever; None: the kernel does not tell.
+    """Status (as of wait(2)) of somebody else's process that has ended; None: the kernel does not tell.
 
-    Linux 6.15, PIDFD_INFO_EXIT.
+    From /proc while it is a zombie (proc(5), stat, field 52), from the pidfd once it was reaped (Linux 6.15,
+    PIDFD_INFO_EXIT).
     """
+    with suppress(OSError, ValueError, IndexError):
+        pid = _pid_of(pidfd)
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rsplit(")", 1)[1].split()
+        if pid > 0 and fields[0] == "Z" and _pid_of(pidfd) == pid:
+            return int(fields[49])
     info = bytearray(64)
     struct.pack_into("<Q", info, 0, _INFO_EXIT)
     try:

@@ -19,7 +19,7 @@ from anyio import to_thread
 from config.errors import WharfError
 from config.model import Container
 from runtime import shim as shims
-from supervisor import ends
+from supervisor import ends, tend
 from supervisor.launch import Launcher
 from supervisor.lifecycle.facts import End, Source
 
@@ -38,6 +38,7 @@ class Found:
     end: End | None = None
     definition: Container | None = None  # as it was when the run began, from meta.json
     file: str = ""
+    taken: str | None = None  # its shim was lost, and another took over: what cannot be had back, in words
     silent: bool = False  # a shim is there and does not answer: ask again, decide nothing
     stale: list[int] = field(default_factory=list)  # generations whose leftovers are to be removed
     trouble: list[str] = field(default_factory=list)
@@ -55,7 +56,9 @@ def generations(run_dir: Path, leaves: Iterable[int] = ()) -> list[int]:
     return sorted(found, reverse=True)
 
 
-async def find(launcher: Launcher, name: str, leaves: Iterable[int], boot_id: str, now: float) -> Found:
+async def find(
+    launcher: Launcher, name: str, leaves: Iterable[int], boot_id: str, now: float, declared: Container | None = None
+) -> Found:
     """Look at one container's runs. Bounded; never raises: what cannot be read is in `trouble`."""
     found = Found(name)
     place = launcher.place(name)
@@ -74,6 +77,8 @@ async def find(launcher: Launcher, name: str, leaves: Iterable[int], boot_id: st
             found.end = _record_end(run, generation, found, now, "the host was restarted")
         else:
             shim = await _connect(run, generation, found)
+            if shim is None and not found.silent and not (run / "exit").exists():
+                shim = await _take_over(launcher, found, generation, boot_id, declared)
             if shim is not None:
                 found.shim = shim
                 continue
@@ -104,6 +109,25 @@ async def _connect(run: Path, generation: int, found: Found) -> shims.Shim | Non
         return shim
     shim.close()
     return None
+
+
+async def _take_over(
+    launcher: Launcher, found: Found, generation: int, boot_id: str, declared: Container | None
+) -> shims.Shim | None:
+    """Daemon and shim are both gone, and the container need not be: another shim, if its init is there and ours."""
+    container = found.definition or declared
+    if container is None or not launcher.tree.populated(found.name, generation):
+        return None
+    try:
+        taken = await tend.take_over_orphan(launcher, container, generation, boot_id)
+    except (WharfError, TimeoutError, OSError) as error:
+        found.silent = True  # it runs on, and is tried again
+        found.trouble.append(f"run {generation} has no shim, and no other yet: {error}")
+        return None
+    if taken is None:
+        return None
+    shim, found.taken = taken
+    return shim
 
 
 def _record_end(run: Path, generation: int, found: Found, now: float, otherwise: str) -> End:

@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 
-from config.errors import GoneError, RefusedError, WharfError
+from config.errors import GoneError, HostError, RefusedError, WharfError
 from runtime.plan import compile_exec
 from runtime.shim import Exec, Shim
 from supervisor import stream
@@ -60,6 +60,7 @@ class Daemon:
         hands, shared = member.hands, member.hands.shared
         problems = (
             hands.problem,
+            f"shim lost, no other yet: {member.state.untended}" if member.state.untended else "",
             self._definitions.problem_of(name),
             member.keeper.unwritten,
             member.keeper.fault,
@@ -175,6 +176,11 @@ class Daemon:
             if isinstance(ended, WharfError):
                 raise ended
             return ended
+        except GoneError:
+            if shim.ended:
+                raise
+            running.kill()  # nobody would hear its end
+            raise HostError("its shim was lost: the command was killed", where=name, hint="run it again") from None
         except BaseException:
             with anyio.CancelScope(shield=True), anyio.move_on_after(2):
                 await shim.signal_exec(running.id, signals.SIGKILL)

@@ -6,6 +6,8 @@ from runtime.shim import ExitRecord
 from supervisor.lifecycle.facts import End, Source
 from supervisor.lifecycle.oom import Counters, detail, verdict
 
+UNTOLD = "its shim was lost, and the kernel does not tell the code"
+
 
 def end_of(record: ExitRecord, source: Source, we_killed: bool) -> End:
     """`we_killed`: the SIGKILL was ours, so it is no OOM whatever the counters say."""
@@ -14,6 +16,7 @@ def end_of(record: ExitRecord, source: Source, we_killed: bool) -> End:
         signal=signal,
         we_killed=we_killed,
         group=record.get("oom.group") == 1,
+        unknown=record.how == "unknown",
         kills_start=record.get("mem.parent.oom_kill.start"),
         kills_end=record.get("mem.parent.oom_kill.end"),
         own_start=record.get("mem.parent.oom.start"),
@@ -24,6 +27,10 @@ def end_of(record: ExitRecord, source: Source, we_killed: bool) -> End:
     )
     oom = verdict(counters)
     code = record.status if record.how == "exited" else None
+    if record.how == "unknown":
+        source = Source.LOST
+    elif record.told == "kernel":
+        source = Source.KERNEL
     return End(
         generation=record.generation,
         started=record.started,
@@ -32,5 +39,5 @@ def end_of(record: ExitRecord, source: Source, we_killed: bool) -> End:
         signal=signal,
         oom=oom,
         source=source,
-        detail=detail(counters),
+        detail=UNTOLD if record.how == "unknown" else detail(counters),
     )

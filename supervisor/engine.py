@@ -25,7 +25,7 @@ from monitor import pidfd as pidfds
 from monitor.events import EventWatcher, Notice
 from monitor.recorder import Ring, pack
 from runtime import shim as shims
-from supervisor import ends
+from supervisor import tend
 from supervisor.keeper import Durable, Slow
 from supervisor.launch import PERMANENT, Launcher
 from supervisor.lifecycle import facts
@@ -88,11 +88,12 @@ class Hands:
         self.checks: dict[str, int] = {}  # health checks by result: success failure timeout
         self.check_seconds = 0.0
         self.pressure: dict[tuple[str, str], int] = {}  # notices by (resource, some or full)
+        self.care = tend.Care(tell)
         self._remarked: dict[str, float] = {}
         self._watching = False
         self._launched = anyio.Event()  # set but while a launch is under way
         self._launched.set()
-        self._killed: set[int] = set()  # generations that we killed ourselves: such a SIGKILL is no OOM
+        self.killed: set[int] = set()  # generations that we killed ourselves: such a SIGKILL is no OOM
 
     # -- durable --------------------------------------------------------------------------------
 
@@ -146,14 +147,14 @@ class Hands:
     def quick(self, effect: facts.Signal | facts.KillAll) -> None:
         """Signals go through the pidfd that we hold, never to a number (I3)."""
         if isinstance(effect, facts.KillAll):
-            self._killed.add(effect.generation)
+            self.killed.add(effect.generation)
             self.shared.launcher.tree.kill(self.name, effect.generation)
             return
         if self.shim is None or self.shim.generation != effect.generation:
             return
         number = signal.Signals[effect.signal] if effect.signal in signal.Signals.__members__ else int(effect.signal)
         if number == signal.SIGKILL:
-            self._killed.add(effect.generation)
+            self.killed.add(effect.generation)
         self.send(number)
 
     def send(self, number: int) -> None:
@@ -261,39 +262,21 @@ class Hands:
             self.shim = None
 
     async def _await_end(self, shim: shims.Shim) -> None:
-        """One task a run: ends in exactly one Ended."""
-        detail = ""
-        record: shims.ExitRecord | None = None
-        try:
-            record = await shim.wait_exit()
-        except WharfError as error:
-            detail = str(error)
-        if record is None:
-            record = self._left_record(shim.generation)
-        if record is not None:
-            end = ends.end_of(record, facts.Source.SHIM, shim.generation in self._killed)
-        else:
-            # The shim is gone and left no record: nobody reaps or logs for this run. End it whole.
-            log.error("container=%s generation=%d shim lost: %s", self.name, shim.generation, detail)
-            self._killed.add(shim.generation)
-            self.shared.launcher.tree.kill(self.name, shim.generation)
-            with anyio.move_on_after(10):
-                await pidfds.wait_exit(shim.pidfd)
-            end = facts.End(
-                shim.generation, shim.started, self.shared.clock.boot(), source=facts.Source.LOST,
-                detail=f"shim lost: {detail}",
-            )  # fmt: skip
-        self._killed.discard(shim.generation)
-        if self.shim is shim:
+        """One task a run: ends in exactly one Ended, however many shims it takes."""
+        end = await tend.until_end(self, shim)
+        if end is None:
+            return
+        self.killed.discard(end.generation)
+        if self.shim is not None and self.shim.generation == end.generation:
             self.release()
         self.tell(facts.Ended(end))
 
-    def _left_record(self, generation: int) -> shims.ExitRecord | None:
-        try:
-            return shims.read_exit(self.shared.launcher.place(self.name).run(generation))
-        except WharfError as error:
-            log.error("container=%s generation=%d exit record: %s", self.name, generation, error)
-            return None
+    def swap(self, shim: shims.Shim) -> None:
+        """Another shim tends the run; the watches of its cgroup go on."""
+        old, self.shim = self.shim, shim
+        if old is not None:
+            old.close()
+        self.shared.tasks.start_soon(self._refill)
 
     async def _clean(self, generation: int) -> facts.Event | None:
         await anyio.lowlevel.checkpoint()  # the next run goes first: its launch, of the same step, takes the processor
@@ -306,10 +289,16 @@ class Hands:
         shim, definition = self.shim, self.definition
         compiled = self.shared.launcher.compiled(self.name)
         if shim is None or shim.generation != generation or definition is None or compiled is None:
-            return facts.Probed(generation, ok=False, output="not running")
+            return _not_running(generation)
         assert definition.healthcheck is not None
         begin = self.shared.clock.boot()
-        result, output = await run_probe(shim, compiled.spec, definition.healthcheck)
+        again = self.care.again
+        try:
+            result, output = await run_probe(shim, compiled.spec, definition.healthcheck)
+        except GoneError:  # if init lives it was its shim: asked again when another has taken over
+            if self.shim is shim and not pidfds.has_exited(shim.pidfd):
+                await again.wait()
+            return await self._probe(generation) if self.shim is not shim else _not_running(generation)
         self.check_seconds += self.shared.clock.boot() - begin
         add(self.checks, result)
         return facts.Probed(generation, result == "success", output)
@@ -386,6 +375,10 @@ class Hands:
         told = {"state": one.phase, "before": one.before, "cause": one.code, "text": one.text}
         log.info("%s", fields(container=one.name, generation=one.generation, **told))
         self.shared.publish(one)
+
+
+def _not_running(generation: int) -> facts.Probed:
+    return facts.Probed(generation, ok=False, output="not running")
 
 
 def _numbered(decision: Decision, seq: int) -> Decision:

@@ -95,7 +95,9 @@ class Fleet:
         shared, name = self._shared, member.state.name
         while True:
             async with together or nullcontext():
-                found = await adopt.find(shared.launcher, name, leaves, shared.boot_id, shared.clock.boot())
+                found = await adopt.find(
+                    shared.launcher, name, leaves, shared.boot_id, shared.clock.boot(), member.state.definition
+                )
             for line in found.trouble:
                 log.warning('container=%s adoption="%s"', name, line)
             if not found.silent:
@@ -160,6 +162,9 @@ class Fleet:
         await to_thread.run_sync(self._shared.launcher.adopt, definition)
         member.hands.hold(shim)
         member.keeper.tell(facts.Adopted(shim.generation, shim.pid, shim.started))
+        if found.taken is not None:
+            member.hands.care.losses += 1
+            member.hands.care.taken(shim.generation, found.taken)
 
     # -- definitions ----------------------------------------------------------------------------
 

@@ -11,9 +11,9 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +151,27 @@ class Launcher:
                 return await spare.start(compiled.packed, request)
         except BaseException:
             spare.close()  # its end of file tells an unstarted shim to go
+            raise
+
+    async def take_over(self, container: Container, generation: int, pidfd: int, output: Sequence[int]) -> shim.Shim:
+        """Another shim for a run whose own was lost. fds are borrowed. Raises LaunchError, HostError, and the container
+        runs on."""
+        run = self.place(container.name).run(generation)
+        try:
+            make_dir(run)
+        except OSError as error:
+            raise HostError(f"no run directory: {error.strerror}", where=str(run)) from error
+        spare = await self.spares.take()
+        try:
+            with self._request(container, generation) as request:
+                taken = {
+                    wire.TAG_INIT: pidfd,
+                    wire.TAG_OUT_PIPE: output[0],
+                    wire.TAG_ERR_PIPE: output[1],
+                }
+                return await spare.take_over(replace(request, fds={**request.fds, **taken}))
+        except BaseException:
+            spare.close()
             raise
 
     def _prepare(self, container: Container, generation: int, boot_id: str, file: str) -> Compiled:

@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 
-from config.errors import WharfError
+from config.errors import GoneError, WharfError
 from config.model import HealthCheck
 from runtime.plan import compile_exec
 from runtime.shim import Shim
@@ -24,20 +24,30 @@ def probe_args(check: HealthCheck) -> tuple[str, ...]:
 
 
 async def run_probe(shim: Shim, spec: Mapping[str, Any], check: HealthCheck) -> tuple[str, str]:
-    """(`success`, `failure` or `timeout`; one line of output). A check that takes too long is killed."""
+    """(`success`, `failure` or `timeout`; one line of output). A check that takes too long is killed.
+
+    Raises GoneError when init has ended, or the shim was lost: that says nothing of its health.
+    """
     plan = compile_exec(dict(spec), probe_args(check)).encode()
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         try:
             running = await shim.exec(plan, null, write, write)
+        except GoneError:
+            raise
         except WharfError as error:
             return "failure", str(error)
         finally:
             os.close(write)
         status: int | None = None
-        with anyio.move_on_after(check.timeout):
-            status = await running.wait()
+        try:
+            with anyio.move_on_after(check.timeout):
+                status = await running.wait()
+        except GoneError:
+            running.kill()  # nobody hears its end any more
+            running.close()
+            raise
         if status is None:
             await shim.signal_exec(running.id, signal.SIGKILL)
             with anyio.move_on_after(2):

@@ -78,6 +78,8 @@ class Views:
             health_check_seconds=hands.check_seconds,
             recorder_samples=len(hands.ring),
             pressure_events=dict(hands.pressure),
+            shim_losses=hands.care.losses,
+            takeovers=hands.care.takeovers,
         )
 
     def _below_mount(self, cgroup: Path) -> str:

@@ -100,6 +100,8 @@ MUST_CHECK int take_over(struct shim *s, const int *fds, struct fault *f);
 enum told { TOLD_RUNS, TOLD_STATUS, TOLD_NOTHING_YET };
 /* How an init that is not our child ended. */
 enum told ask_end(const struct shim *s, int *status);
+/* Whether init has a SIGKILL coming, or is dead already. */
+bool init_is_dying(const struct shim *s);
 
 /* late_hooks.c: poststart and poststop. They run in a process of their own, bounded, since the shim waits for nothing.
  */
@@ -110,8 +112,6 @@ bool late_hooks_reaped(struct shim *s, pid_t pid);
 void run_undone_hooks(const struct plan *plan);
 
 /* shim.c */
-/* Whether init has a SIGKILL coming, or is dead already. */
-bool init_is_dying(const struct shim *s);
 int watch(const struct shim *s, int fd, unsigned kind, unsigned index, uint32_t events);
 
 #endif

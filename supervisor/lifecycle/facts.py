@@ -46,7 +46,7 @@ class Source(StrEnum):
     """Who told the end of a run."""
 
     SHIM = "shim"  # it reaped the process
-    KERNEL = "kernel"  # pidfd info
+    KERNEL = "kernel"  # its shim was lost, and the kernel told another one
     ADOPTED = "adopted"  # exit record read by a later daemon
     LOST = "lost"  # nobody knows the code
 
@@ -170,6 +170,7 @@ class State:
     kills: int = 0  # cgroup.kills of this run
     held_until: float | None = None  # no launch before: something of the last run may be alive
     clean_at: float | None = None  # when a Clean that failed is tried again
+    untended: str = ""  # the shim was lost: why no other has taken over yet
 
 
 # --- events ------------------------------------------------------------------------------------
@@ -257,6 +258,22 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class ShimLost:
+    """The shim of a run is gone, and the run goes on. Told again when taking over fails, with the reason."""
+
+    generation: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    """Another shim tends the run. `detail`: what was lost with the first one, if anything."""
+
+    generation: int
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ChildOom:
     """A process of the container was OOM-killed and init lives."""
 
@@ -299,6 +316,8 @@ Event = (
     | Launched
     | LaunchFailed
     | Ended
+    | ShimLost
+    | TakenOver
     | ChildOom
     | Probed
     | Failed
@@ -380,7 +399,7 @@ class ApplyLive:
 class Note:
     """An event for the stream: no change of state by itself."""
 
-    kind: str  # oom-child health pressure crash-looping ...
+    kind: str  # oom-child health pressure crash-looping shim-lost taken-over ...
     text: str
 
 

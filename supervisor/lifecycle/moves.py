@@ -168,6 +168,7 @@ def over(s: State, end: End, now: float) -> Step:
         kill_at_once=False,
         kills=0,
         again=None,
+        untended="",
     )
     told: tuple[Effect, ...] = (RecordEnd(end), Clean(end.generation))
     if s.removed:

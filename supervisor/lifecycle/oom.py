@@ -3,9 +3,10 @@
 Theory. `oom_kill` of the stable parent cgroup counts kills in the container, at least one each time (6.1 counts one
 victim twice, so it is no number of processes). A kill counts as the run's end only when init itself died of SIGKILL
 and that SIGKILL was not ours: with `memory.oom.group` every kill takes init along; without it the kills that the shim
-saw while init lived were of children, and are subtracted. Whose limit it was is told by `oom`, which rises in the
-cgroup whose limit was hit and in those above it: ours first, then the topmost; when neither rose the host ran out of
-memory. Absent counters are unknown, and unknown is never "OOM".
+saw while init lived were of children, and are subtracted. An end that nobody could tell (its shim was lost, and the
+kernel is too old to say) counts as a SIGKILL with a group only, where a kill leaves nobody. Whose limit it was is told
+by `oom`, which rises in the cgroup whose limit was hit and in those above it: ours first, then the topmost; when
+neither rose the host ran out of memory. Absent counters are unknown, and unknown is never "OOM".
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class Counters:
 
     `kills_*`: oom_kill of the stable parent (or, when that is absent, of the leaf). `own_*`: its `oom`. `top_*`:
     `oom` of the topmost ancestor. `seen`: kills that were noticed while init lived.
+    `unknown`: nobody could tell how init ended.
     """
 
     signal: int | None = None
@@ -36,6 +38,7 @@ class Counters:
     top_start: int | None = None
     top_end: int | None = None
     seen: int | None = None
+    unknown: bool = False
 
 
 def rise(start: int | None, end: int | None) -> int | None:
@@ -47,7 +50,7 @@ def verdict(counters: Counters) -> Oom:
     """Total: any combination gives a verdict, `killed` only by evidence."""
     kills = rise(counters.kills_start, counters.kills_end)
     others = 0 if counters.group else counters.seen or 0
-    died = counters.signal == SIGKILL and not counters.we_killed
+    died = (counters.signal == SIGKILL or (counters.unknown and counters.group)) and not counters.we_killed
     if not died or kills is None or kills <= others:
         return Oom(group=counters.group, kills=kills)
     return Oom(killed=True, group=counters.group, scope=_scope(counters), kills=kills)

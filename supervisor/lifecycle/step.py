@@ -22,6 +22,9 @@ Launch), Ended (a killed run), Probed or Failed (a Probe), Dependencies (a start
 first look). A Tick may be early, late (suspend) or double. A timeout never means "dead": after a launch without an
 answer the next one is held back until killing and cleaning have had their time.
 
+*Lost shims.* A shim that is gone is no end of its run: `untended` says so until another has taken over, or an Ended
+comes that says how it was. While it is set, a health check that fails means nothing.
+
 *First look.* A daemon begins each container as UNKNOWN with what was stored (`look.py`). What runs is believed before
 what is stored.
 """
@@ -59,10 +62,12 @@ from supervisor.lifecycle.facts import (
     Redefined,
     Removed,
     RestartAsked,
+    ShimLost,
     Signal,
     StartAsked,
     State,
     StopAsked,
+    TakenOver,
     Tick,
 )
 from supervisor.lifecycle.look import initial, saved_of
@@ -101,6 +106,8 @@ TABLE: Mapping[type[Event], Mapping[Phase, Handler]] = {
     Launched: _only(Phase.STARTING, Phase.STOPPING, handler=told.launched),
     LaunchFailed: _only(Phase.STARTING, Phase.STOPPING, handler=told.launch_failed),
     Ended: _only(Phase.STARTING, Phase.RUNNING, Phase.PAUSED, Phase.STOPPING, handler=told.ended),
+    ShimLost: _only(Phase.STARTING, Phase.RUNNING, Phase.PAUSED, Phase.STOPPING, handler=told.shim_lost),
+    TakenOver: _only(Phase.STARTING, Phase.RUNNING, Phase.PAUSED, Phase.STOPPING, handler=told.taken_over),
     ChildOom: _only(Phase.STARTING, Phase.RUNNING, Phase.PAUSED, Phase.STOPPING, handler=told.child_oom),
     Probed: _only(Phase.STARTING, Phase.RUNNING, Phase.PAUSED, handler=told.probed),
     Failed: _row(told.failed),
@@ -124,7 +131,7 @@ def step(state: State, event: Event, now: float) -> Step:
 def _current(state: State, event: Event) -> bool:
     """False for news of another run."""
     match event:
-        case Launched() | LaunchFailed() | ChildOom() | Probed() | Failed():
+        case Launched() | LaunchFailed() | ShimLost() | TakenOver() | ChildOom() | Probed() | Failed():
             return event.generation == state.generation
         case Ended():
             return event.end.generation == state.generation

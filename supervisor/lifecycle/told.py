@@ -24,7 +24,9 @@ from supervisor.lifecycle.facts import (
     Probed,
     Reason,
     Scope,
+    ShimLost,
     State,
+    TakenOver,
     Tick,
 )
 from supervisor.lifecycle.look import recorded
@@ -60,6 +62,21 @@ def ended(s: State, event: Ended, now: float) -> Step:
     return moves.over(s, end, now)
 
 
+def shim_lost(s: State, event: ShimLost, now: float) -> Step:
+    """It costs a run nothing but what only a shim can do, until another takes over: no end is concluded from it."""
+    if s.pid is None:
+        return s, ()
+    notes: tuple[Effect, ...] = () if s.untended else (Note("shim-lost", f"its shim was lost: {event.error}"),)
+    return replace(s, untended=event.error or "no answer"), notes
+
+
+def taken_over(s: State, event: TakenOver, now: float) -> Step:
+    if s.pid is None:
+        return s, ()
+    words = f"another shim took over{': ' + event.detail if event.detail else ''}"
+    return replace(s, untended=""), (Note("taken-over", words),)
+
+
 def child_oom(s: State, event: ChildOom, now: float) -> Step:
     """A child's kill is an event of the run, never its end."""
     if s.pid is None:
@@ -75,6 +92,8 @@ def probed(s: State, event: Probed, now: float) -> Step:
     if not s.probing or s.pid is None or s.phase is Phase.STOPPING:
         return s, ()
     before, check = s.health, s.definition.healthcheck
+    if s.untended and not event.ok and check is not None:  # nobody could ask: that says nothing of its health
+        return replace(s, probing=False, probe_at=now + health.pause(s, check, now)), ()
     s = health.judge(s, event.ok, event.output, now)
     if s.health is before or check is None:
         return s, ()

@@ -126,7 +126,7 @@ def status_line(state: State, now: float) -> str:
     match state.phase:
         case Phase.RUNNING | Phase.PAUSED:
             up = "" if state.started_at is None else f", uptime {span(now - state.started_at)}"
-            return f"pid {state.pid}{up}"
+            return f"pid {state.pid}{up}{f', shim lost: {state.untended}' if state.untended else ''}"
         case Phase.BACKOFF:
             return _backoff_line(state, now)
         case Phase.STOPPING:

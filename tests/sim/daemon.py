@@ -33,11 +33,13 @@ from supervisor.lifecycle.facts import (
     RecordEnd,
     Redefined,
     RestartAsked,
+    ShimLost,
     Signal,
     Source,
     StartAsked,
     State,
     StopAsked,
+    TakenOver,
     Tick,
 )
 from tests.sim.kernel import Disk, DiskFullError, Kernel, Run, Violation, some_end
@@ -69,6 +71,7 @@ class Odds:
     reboots: float = 0.0
     suspends: float = 0.0
     redefines: float = 0.0
+    shim_losses: float = 0.0
 
 
 class Keeper:
@@ -239,6 +242,17 @@ class Daemon:
             self.tell(run[0], Ended(end), self.luck.choice([0.0, 0.01, 1.0]))
             if self.luck.random() < 0.1:  # news may come twice and late
                 self.tell(run[0], Ended(end), self.luck.uniform(0, 20))
+
+    def lose_shim(self, run: Run) -> None:
+        """Told at once, again while nothing takes over, and over when something does, if the run lives so long."""
+        luck = self.luck
+        self.tell(run[0], ShimLost(run[1], "killed"))
+        after = 0.0
+        for _ in range(luck.choice([0, 0, 1, 5])):
+            after += luck.uniform(0, 10)
+            self.tell(run[0], ShimLost(run[1], "cannot start a shim"), after)
+            self.tell(run[0], Probed(run[1], ok=False, output="no shim"), after)
+        self.tell(run[0], TakenOver(run[1]), after + luck.uniform(0, 1))
 
     def remove_dir(self, run: Run) -> None:
         self.kernel.dirs.pop(run, None)

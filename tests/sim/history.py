@@ -140,6 +140,9 @@ class History(Watcher):
             self.reboot()
         if luck.random() < odds.deaths * 4 and self.daemon is not None:
             self.died()
+        if luck.random() < odds.shim_losses and self.daemon is not None:
+            for run in [run for run in self.kernel.procs if run[0] == name]:
+                self.daemon.lose_shim(run)
         if luck.random() < odds.redefines:
             self.redefine(name)
         if luck.random() < 0.7:

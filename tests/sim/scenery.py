@@ -31,6 +31,7 @@ def odds(luck: Random) -> Odds:
         reboots=some(0.3),
         suspends=some(0.3),
         redefines=some(0.8),
+        shim_losses=some(0.5),
     )
 
 

@@ -25,6 +25,7 @@ from supervisor.lifecycle.facts import (
     Reason,
     RecordEnd,
     RestartAsked,
+    ShimLost,
     State,
     StopAsked,
     Tick,
@@ -175,6 +176,14 @@ def a_stop_does_not_end_a_back_off(patch: Patch) -> None:
         return handle
 
     rewire(patch, StopAsked, stop)
+
+
+@mutation
+def a_lost_shim_is_the_end_of_its_run(patch: Patch) -> None:
+    def lost(s: State, e: ShimLost, now: float) -> Step:
+        return (s, ()) if s.pid is None else moves.over(s, End(s.generation, None, now, detail=e.error), now)
+
+    only(patch, ShimLost, lost)
 
 
 @mutation

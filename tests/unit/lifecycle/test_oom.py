@@ -37,6 +37,10 @@ KILLED = replace(PLAIN, kills_end=5, own_end=1)
         ({"group": False, "seen": 1, "kills_end": 6}, True, Scope.CONTAINER),
         ({"group": False, "seen": None}, True, Scope.CONTAINER),
         ({"group": True, "seen": 1}, True, Scope.CONTAINER),
+        ({"signal": None, "unknown": True}, True, Scope.CONTAINER),
+        ({"signal": None, "unknown": True, "kills_end": 4}, False, None),
+        ({"signal": None, "unknown": True, "group": False}, False, None),
+        ({"signal": None, "unknown": True, "we_killed": True}, False, None),
     ],
 )
 def test_verdict(change: dict[str, Any], killed: bool, scope: Scope | None) -> None:
@@ -70,11 +74,20 @@ def test_a_childs_kill_by_its_own_limit_or_the_hosts() -> None:
 NUMBER = st.none() | st.integers(0, 10)
 
 
-@given(st.builds(Counters, st.none() | st.sampled_from([9, 11, 15]), st.booleans(), st.booleans(), *[NUMBER] * 7))
+@given(
+    st.builds(
+        Counters,
+        st.none() | st.sampled_from([9, 11, 15]),
+        st.booleans(),
+        st.booleans(),
+        *[NUMBER] * 7,
+        unknown=st.booleans(),
+    )
+)
 def test_any_counters_give_a_verdict_and_killed_has_evidence(counters: Counters) -> None:
     said = verdict(counters)
     if said.killed:
-        assert counters.signal == 9
+        assert counters.signal == 9 or (counters.unknown and counters.group)
         assert not counters.we_killed
         assert said.kills
     else:

@@ -27,9 +27,11 @@ from supervisor.lifecycle.facts import (
     RestartAsked,
     Saved,
     Scope,
+    ShimLost,
     StartAsked,
     State,
     StopAsked,
+    TakenOver,
     Tick,
 )
 from supervisor.lifecycle.step import initial, step
@@ -107,6 +109,7 @@ SITUATIONS: dict[str, Callable[[], Life]] = {
     "starting": lambda: Life().tell(Absent(booted=True)).tell(Launched(1, 41, NOW)),
     "running": lambda: Life(define(**CHECK)).up(),
     "probing": lambda: Life(define(**CHECK)).up().tick(),
+    "untended": lambda: Life(define(**CHECK)).up().tick().tell(ShimLost(1, "no answer")),
     "backoff": lambda: Life().up().ends(code=1),
     "stopping": lambda: Life().up().tell(StopAsked(1, "op")),
     "killed": lambda: Life().up().tell(StopAsked(1, "op")).tell(StopAsked(2, "op")),
@@ -147,6 +150,8 @@ def events(s: State) -> dict[str, Event]:
         "Launched": Launched(g, 78, NOW),
         "LaunchFailed": LaunchFailed(g, "no such file"),
         "Ended": Ended(End(g, s.started_at, NOW + 1, code=1)),
+        "ShimLost": ShimLost(g, "killed"),
+        "TakenOver": TakenOver(g),
         "ChildOom": ChildOom(g, 1),
         "Probed": Probed(g, ok=False, output="refused"),
         "Failed Launch": Failed("Launch", g, "no answer"),
