@@ -57,7 +57,7 @@ def test_a_childs_oom_kill_is_an_event_and_not_an_end(host: Host) -> None:
     )
     host.until(lambda: "survived" in host.ctl("logs", "child").stdout, 30, "init did not survive")
     host.until(lambda: "oom" in host.ctl("events").stdout, 10, "no event of the child's kill")
-    assert host.one("child")["state"] == "RUNNING"
+    host.until_state("child", "RUNNING")
     host.ctl("exec", "child", "--", "touch", "/tmp/go")
     end = host.until_state("child", "EXITED")["last_end"]
     assert (end["code"], end["oom"]["killed"]) == (7, False)

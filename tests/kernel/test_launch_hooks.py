@@ -65,6 +65,8 @@ class Hooks:
         found = {}
         file = file or self.file
         for line in file.read_text().splitlines() if file.exists() else ():
+            if not line.endswith("}"):
+                continue  # it is being written
             name, env, cwd, mnt, uts, state = line.split("|", 5)
             found[name] = {"env": env, "cwd": cwd, "mnt": mnt, "uts": uts, "state": json.loads(state)}
         return found
