@@ -325,7 +325,7 @@ _hooks = array(
     table({"path": _hook_path, "args": array(string), "env": array(_env), "timeout": _number(1, 2**31 - 1)}, ("path",))
 )
 _HOOK_KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
-_hook_table = table({kind: _hooks for kind in _HOOK_KINDS})
+_hook_table = table(dict.fromkeys(_HOOK_KINDS, _hooks))
 
 _linux = table(
     {
