@@ -165,7 +165,7 @@ static bool value_ok(const struct op *op)
 	case OP_STATE:
 		return op->a[0].u <= 3;
 	case OP_HOOK: /* a timeout of years still fits in ns */
-		return op->a[0].u <= 5 && op->a[1].u <= 1ull << 42 && op->a[2].s.p[0] == '/';
+		return op->a[0].u <= 5 && op->a[1].u <= 1ull << 42 && op->a[2].s.p && *op->a[2].s.p == '/';
 	default:
 		return true;
 	}

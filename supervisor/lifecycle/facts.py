@@ -8,69 +8,14 @@ engine shall do. `step` (step.py) is the only place that turns the one into the 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from config.model import Container
-
-
-class Phase(StrEnum):
-    """State of a container, in supervisord's words (design, "Life of a container")."""
-
-    STOPPED = "STOPPED"
-    STARTING = "STARTING"
-    RUNNING = "RUNNING"
-    BACKOFF = "BACKOFF"
-    STOPPING = "STOPPING"
-    EXITED = "EXITED"
-    FATAL = "FATAL"
-    UNKNOWN = "UNKNOWN"
-    PULLING = "PULLING"
-    PAUSED = "PAUSED"
-
-
-class Desired(StrEnum):
-    """What shall be: the intent, which is stored durably before anything is signalled."""
-
-    UP = "up"
-    DOWN = "down"
-
-
-class Health(StrEnum):
-    NONE = "none"
-    STARTING = "starting"
-    HEALTHY = "healthy"
-    UNHEALTHY = "unhealthy"
-
-
-class Source(StrEnum):
-    """Who told the end of a run."""
-
-    SHIM = "shim"  # it reaped the process
-    KERNEL = "kernel"  # its shim was lost, and the kernel told another one
-    ADOPTED = "adopted"  # exit record read by a later daemon
-    LOST = "lost"  # nobody knows the code
-
-
-class Scope(StrEnum):
-    """Whose memory limit an OOM kill came from."""
-
-    CONTAINER = "container"
-    PARENT = "parent"
-    HOST = "host"
-
-
-class Reason(StrEnum):
-    """Why a run begins again; label values of the restart counter."""
-
-    EXIT = "exit"
-    ERROR = "error"
-    SIGNAL = "signal"
-    OOM = "oom"
-    HEALTH = "health"
-    LOST = "lost"
-    UPDATE = "update"
-    MANUAL = "manual"
-    BOOT = "boot"  # the first run after a boot or of a new definition: not a restart
+from supervisor.lifecycle.terms import Desired as Desired
+from supervisor.lifecycle.terms import Health as Health
+from supervisor.lifecycle.terms import Phase as Phase
+from supervisor.lifecycle.terms import Reason as Reason
+from supervisor.lifecycle.terms import Scope as Scope
+from supervisor.lifecycle.terms import Source as Source
 
 
 @dataclass(frozen=True, slots=True)
