@@ -1,4 +1,4 @@
-"""The words of a container's life: phases, what is wanted, and why; shown to people, stored and exported as they are."""
+"""The words of a container's life: phases, what is wanted, and why. Shown, stored and exported as they are."""
 
 from __future__ import annotations
 
