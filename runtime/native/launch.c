@@ -102,8 +102,9 @@ struct attempt {
 	int sync[2];
 	int pidfd;
 	pid_t pid;
-	bool late; /* the process is moved into its cgroup after clone */
-	bool born; /* it has run */
+	bool late;   /* the process is moved into its cgroup after clone */
+	bool born;   /* it has run */
+	bool helped; /* pid is a helper's until init is born */
 };
 
 /* The container's end is a reader too: while no shim reads (it was lost, and the daemon with it), who writes waits for
@@ -155,12 +156,13 @@ static int open_pipes(struct attempt *a, const struct plan *plan, const struct l
 static int start_child(struct attempt *a, const struct plan *plan, const struct launch_ask *ask, struct fault *f)
 {
 	struct op ns;
-	struct joined j = {.n = 0};
+	struct joined j = NO_JOINED;
 	plan_find(plan, OP_NAMESPACES, &ns);
 	int err = join_all(&j, plan, ask->netns, ask->proc, f);
 	uint64_t flags = ns.a[0].u & ~j.flags;
+	a->helped = j.userns >= 0;
 	if (err == 0)
-		a->pid = clone_into(flags, ask->cgroup, &a->pidfd, &a->late);
+		a->pid = clone_into(a->helped ? 0 : flags, ask->cgroup, &a->pidfd, &a->late);
 	if (err == 0 && a->pid == 0) {
 		struct child c = NO_CHILD;
 		c.plan = plan;
@@ -168,6 +170,10 @@ static int start_child(struct attempt *a, const struct plan *plan, const struct 
 		c.trees = a->trees;
 		c.fds = a->fds;
 		close(a->sync[0]);
+		if (a->helped) {
+			clone_in_userns(&c, j.userns, flags);
+			child_main(&c, false, 0);
+		}
 		bool wait_first = a->late || flags & CLONE_NEWUSER;
 		child_main(&c, wait_first, a->late ? flags & CLONE_NEWCGROUP : 0);
 	}
@@ -228,6 +234,14 @@ static int await_child(struct attempt *a, const struct plan *plan, const struct 
 	return ready ? 0 : fail_as(f, NULL, EOWNERDEAD, "init", "");
 }
 
+static int await_init(struct attempt *a, const struct plan *plan, const struct launch_ask *ask, struct fault *f)
+{
+	if (a->helped && await_birth(a->sync[0], &a->pid, &a->pidfd, f) < 0)
+		return -1;
+	a->born = a->helped;
+	return await_child(a, plan, ask, f);
+}
+
 static void describe_death(int status, struct fault *f)
 {
 	struct out o = {f->path, 0, sizeof f->path - 1};
@@ -259,7 +273,7 @@ static int try_launch(struct attempt *a, const struct plan *plan, const struct l
 	close_fd(&a->out[0][1]);
 	close_fd(&a->out[1][1]);
 	if (finish_clone(plan, a->pid, a->late ? ask->cgroup : -1, ask->proc, ask->reset_oom, f) == 0 &&
-	    await_child(a, plan, ask, f) == 0)
+	    await_init(a, plan, ask, f) == 0)
 		return 0;
 	undo_launch(a->born && !ask->others ? ask->cgroup : -1, a->pidfd, a->pid, &status);
 	if (f->err != EOWNERDEAD)

@@ -84,7 +84,9 @@ struct joined {
 	int kind[JOINS_MAX];
 	unsigned n;
 	uint64_t flags;
+	int userns; /* owned; the one that init is to be born in, else -1 */
 };
+#define NO_JOINED ((struct joined){.userns = -1})
 MUST_CHECK int join_all(struct joined *j, const struct plan *plan, int netns, int proc, struct fault *f);
 void leave_all(struct joined *j);
 /* The uid and gid of the plan's USER as the host sees them; false where the map has no place for them. */
@@ -164,6 +166,11 @@ bool has_hooks(const struct plan *plan, unsigned kinds);
 MUST_CHECK int run_hooks(const struct plan *plan, const struct hook_ask *ask, struct fault *f);
 /* child.c: in the child, before the root becomes its root. */
 MUST_CHECK int hooks_before_pivot(struct child *c, struct fault *f);
+
+/* adopt.c: of the child, which is a helper then; returns in init. */
+void clone_in_userns(const struct child *c, int userns, uint64_t flags);
+/* Of the parent: lets the helper go on; *pid and *pidfd become init's. */
+MUST_CHECK int await_birth(int sync, pid_t *pid, int *pidfd, struct fault *f);
 
 /* join.c */
 struct join_ask { /* fds borrowed; -1 where absent */

@@ -60,7 +60,7 @@ static const char *ns_file(uint64_t kind)
 	case CLONE_NEWTIME:
 		return "self/ns/time_for_children";
 	default:
-		return NULL; /* mount and user namespaces are always new ones */
+		return NULL; /* a mount namespace is always a new one; for a user namespace see adopt.c */
 	}
 }
 
@@ -108,6 +108,11 @@ int join_all(struct joined *j, const struct plan *plan, int netns, int proc, str
 		AUTOFD fd = open(op.a[1].s.p, O_RDONLY | O_CLOEXEC);
 		if (fd < 0)
 			return fail(f, &op, "open", op.a[1].s.p);
+		if (op.a[0].u == CLONE_NEWUSER) {
+			close_fd(&j->userns);
+			j->userns = take_fd(&fd);
+			continue;
+		}
 		if (join(j, fd, op.a[0].u, proc, &op, f) < 0)
 			return -1;
 	}
@@ -118,6 +123,7 @@ int join_all(struct joined *j, const struct plan *plan, int netns, int proc, str
 
 void leave_all(struct joined *j)
 {
+	close_fd(&j->userns);
 	while (j->n) {
 		j->n--;
 		if (setns(j->old[j->n], j->kind[j->n]) < 0)

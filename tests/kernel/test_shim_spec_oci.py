@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -96,6 +97,33 @@ async def test_namespaces_are_joined_by_path(lab: Lab, host: HostFacts, held: in
     code, lines = await run(lab, host, spec)
     assert (code, lines[0]) == (0, "joined")
     assert lines[1:6] == [os.readlink(f"/proc/{held}/ns/{name}") for name in kinds.values()]
+
+
+async def test_a_user_namespace_is_joined_by_path(lab: Lab, host: HostFacts) -> None:
+    own_root(lab, 200000)
+    first = bundle("sleep 1000")
+    first["linux"]["namespaces"].append({"type": "user"})
+    first["linux"] |= {"uidMappings": MAPS, "gidMappings": MAPS}
+    running = await lab.start(compile_plan(first, lab.root, host).ops)
+    try:
+        second = Lab(lab.shim_path, lab.root, lab.top, lab.run_dir / "b", lab.log_dir / "b", "second")
+        for path in (second.run_dir, second.log_dir, second.parent):
+            path.mkdir()
+        spec = bundle("readlink /proc/self/ns/user; id -u; echo $$; touch /tmp/mine; echo x > /dev/null; hostname new")
+        spec["linux"]["namespaces"].append({"type": "user", "path": f"/proc/{running.pid}/ns/user"})
+        expected = os.readlink(f"/proc/{running.pid}/ns/user")
+        assert await run(second, host, spec) == (0, [expected, "0", "1"])
+        assert (lab.root / "tmp/mine").stat().st_uid == 200000
+        spec["process"]["cwd"] = "/bin/sh"
+        with pytest.raises(LaunchError, match="CWD"):
+            await run(second, host, spec)
+        spec["linux"]["namespaces"][-1]["path"] = f"/proc/{running.pid}/ns/net"
+        with pytest.raises(LaunchError, match="setns user"):
+            await run(second, host, spec)
+    finally:
+        await running.signal(signal.SIGKILL)
+        await running.wait_gone()
+        running.close()
 
 
 async def test_a_namespace_of_another_kind_or_none_is_refused(lab: Lab, host: HostFacts) -> None:
