@@ -89,6 +89,15 @@ def numbers(lab: Lab) -> list[int]:
     return [int(line) for line in lab.text().split()]
 
 
+def assert_told(record: shim.ExitRecord, how: str, status: int) -> None:
+    """Before Linux 6.15 it is a race with who reaps."""
+    assert record.told == "kernel"
+    if record.how == "unknown":
+        assert not kernel_tells()
+    else:
+        assert (record.how, record.status) == (how, status)
+
+
 async def test_the_container_goes_on_and_loses_no_line(lab: Lab) -> None:
     async with replaced(lab, TICKS) as (first, second):
         assert (second.pid, second.generation, second.started) == (first.pid, first.generation, first.started)
@@ -97,7 +106,7 @@ async def test_the_container_goes_on_and_loses_no_line(lab: Lab) -> None:
         await second.signal(signal.SIGKILL)
         record = await second.wait_exit()
         await second.wait_gone()
-    assert (record.how, record.status, record.told) == ("signaled", 9, "kernel")
+    assert_told(record, "signaled", 9)
     got = numbers(lab)
     assert got == list(range(len(got)))
     assert not (lab.run_dir / "sock").exists()
@@ -109,7 +118,7 @@ async def test_an_end_has_its_code_whoever_reaps_it(lab: Lab) -> None:
         (lab.root / "tmp/go").touch()
         with anyio.fail_after(20):
             record = await second.wait_exit()
-        assert (record.how, record.status, record.told) == ("exited", 7, "kernel")
+        assert_told(record, "exited", 7)
         assert shim.read_exit(lab.run_dir) == record
 
 
