@@ -31,7 +31,8 @@ def rlimit_ops(process: Mapping[str, Any]) -> list[Op]:
 
 
 def caps_op(process: Mapping[str, Any], bounding: frozenset[str] | None, warnings: list[str]) -> Op:
-    """The five sets as masks. What the host cannot grant is left out with a warning (config.md, "capabilities").
+    """The five sets as masks. What the host cannot grant, or nobody knows, is left out with a warning (config.md,
+    "capabilities").
 
     No `capabilities` at all means none: a root process without them, as runc does it.
     """
@@ -39,7 +40,10 @@ def caps_op(process: Mapping[str, Any], bounding: frozenset[str] | None, warning
     able = -1 if bounding is None else capabilities.mask(bounding)
     masks = {}
     for name in _SETS:
-        wanted = capabilities.mask(sets.get(name) or (), f"/process/capabilities/{name}")
+        asked = sets.get(name) or ()
+        wanted = capabilities.mask(one for one in asked if one in capabilities.BITS)
+        if strange := [one for one in asked if one not in capabilities.BITS]:
+            warnings.append(f"unknown capability {', '.join(strange)} ({name})")
         masks[name] = wanted & able
         if wanted & ~able and name in ("bounding", "permitted"):
             lost = ", ".join(sorted(capabilities.names_of(wanted & ~able)))

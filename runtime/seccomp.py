@@ -142,10 +142,10 @@ def _compile(profile: Mapping[str, Any]) -> Filter:
     default = _action(profile["defaultAction"], profile.get("defaultErrnoRet"), "/linux/seccomp/defaultAction")
     rules = profile.get("syscalls") or ()
     library = _library()
-    if default == library.ALLOW and not rules:
-        return 0, b"", []
     made = library.SyscallFilter(default)
     _add_architectures(made, profile.get("architectures") or ())
+    if default == library.ALLOW and not rules:
+        return 0, b"", []
     unknown: set[str] = set()
     for index, rule in enumerate(rules):
         _add_rule(made, rule, default, f"/linux/seccomp/syscalls/{index}", unknown)
@@ -163,6 +163,8 @@ def _compile(profile: Mapping[str, Any]) -> Filter:
 
 def _action(word: str, number: int | None, where: str) -> int:
     library = _library()
+    if number is not None and word not in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"):
+        raise DefinitionError(f"{word} gives no errno", where, "leave errnoRet out")
     number = errno.EPERM if number is None else number
     match word:
         case "SCMP_ACT_ALLOW":

@@ -1,7 +1,7 @@
 """Runs every suite, also those that need the VM, and closes with one line for all of them.
 
-`python -m scripts.run_tests [SUITE...]`; suites: unit sim kernel e2e fuzz harness vm-kernel vm-e2e, `vm` for both
-of the VM. Exit code 0: all ran, all passed.
+`python -m scripts.run_tests [SUITE...]`; suites: unit sim kernel e2e fuzz conformance harness vm-kernel vm-conformance
+vm-e2e, `vm` for all of the VM. Exit code 0: all ran, all passed.
 Guests have one CPU each, and are slow: their suites run beside those of the host, and are shown when they have ended.
 """
 
@@ -54,11 +54,13 @@ def suites() -> list[Suite]:
         Suite("fuzz", ("tests/fuzz",)),
         Suite("kernel", ("tests/kernel",), require="kernel" if root else ""),
         Suite("e2e", ("tests/e2e",)),
+        Suite("conformance", ("tests/conformance",), require="kernel" if root else ""),
         Suite("harness", ("tests/vm",)),
     ]
     if platform.machine() == "x86_64":
         found += [
             Suite("vm-kernel", ("tests/kernel",), "vm or kernel", "vm kernel", in_vm=True, limit=1500),
+            Suite("vm-conformance", ("tests/conformance",), "vm", "vm", in_vm=True, limit=600),
             Suite("vm-e2e", ("tests/e2e",), "vm or kernel", "vm", in_vm=True, leave_out=HOST_ONLY, limit=1800),
         ]
     else:

@@ -144,8 +144,6 @@ MEANING = [
         "/linux/namespaces/0/path: joining a mount namespace is not supported",
     ),
     ("/linux/uidMappings", [{"containerID": 0, "hostID": 1, "size": 1}], "needs a user namespace"),
-    ("/process/capabilities/bounding/0", "CAP_FLY", "/process/capabilities/bounding: unknown capability 'CAP_FLY'"),
-    ("/process/capabilities/bounding/0", "kill", "unknown capability 'kill'"),
     ("/process/capabilities/permitted", [], "/process/capabilities/effective: effective must be part of permitted"),
     ("/process/capabilities/ambient", ["CAP_KILL"], "ambient must be part of permitted and inheritable"),
     ("/process/rlimits/0/type", "NOFILE", "/process/rlimits/0/type: unknown limit 'NOFILE'"),
