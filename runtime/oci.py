@@ -146,12 +146,6 @@ def one_of(*words: str) -> Check:
     return check
 
 
-def _terminal(value: Any, where: str) -> None:
-    boolean(value, where)
-    if value:
-        raise fail(where, "a terminal is not supported yet", 'set "terminal": false')
-
-
 def _version(value: Any, where: str) -> None:
     _string(value, where)
     if not value.startswith("1."):
@@ -171,8 +165,8 @@ _offset = table({"secs": i64, "nanosecs": _number(0, 999_999_999)})
 
 _process = table(
     {
-        "terminal": _terminal,
-        "consoleSize": table({"height": u64, "width": u64}),
+        "terminal": boolean,
+        "consoleSize": table({"height": u16, "width": u16}),
         "user": table(
             {"uid": u32, "gid": u32, "umask": u32, "additionalGids": array(u32), "username": no("Windows only")}
         ),

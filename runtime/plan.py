@@ -16,10 +16,19 @@ from typing import Any
 from config.errors import DefinitionError
 from runtime import linux, oci, users, wire
 from runtime.mountopts import PROPAGATION
-from runtime.plancred import attribute_ops, caps_op, exec_ops, label_ops, privilege_ops, rlimit_ops, user_op
+from runtime.plancred import (
+    attribute_ops,
+    caps_op,
+    console_ops,
+    exec_ops,
+    label_ops,
+    privilege_ops,
+    rlimit_ops,
+    user_op,
+)
 from runtime.plandescribe import describe
 from runtime.planhooks import Owner, hook_ops
-from runtime.planmounts import device_ops, makes_devices_elsewhere, mask_ops, mount_ops
+from runtime.planmounts import device_ops, makes_devices_elsewhere, mask_ops, mount_ops, place
 from runtime.planspaces import NAMESPACES, Namespaces, namespace_ops, namespaces
 from runtime.probe import HostFacts
 from runtime.wire import Op, op
@@ -80,6 +89,7 @@ def compile_plan(spec: oci.Spec, rootfs: str | Path, host: HostFacts, owner: Own
     ops.append(op("ROOT", path=str(root), propagation=_root_propagation(config)))
     ops += mounts
     ops += devices
+    ops += _console(spec)
     ops += _identity(spec, spaces)
     ops += _sysctls(config, spaces)
     if spaces.new & linux.CLONE_NEWNET:
@@ -107,13 +117,16 @@ def compile_exec(
     cwd: str | None = None,
     *,
     rootfs: str | Path | None = None,
+    terminal: tuple[int, int] | None = None,
 ) -> Plan:
     """A plan that joins the running container of `spec` and runs `args` there, as confined as its init is.
 
-    `env` is added to the container's own. `user` as in a definition; names need `rootfs`. Raises DefinitionError.
+    `env` is added to the container's own. `user` as in a definition; names need `rootfs`. `terminal`: rows and columns
+    of a terminal of its own. Raises DefinitionError.
     """
     base = spec["process"]
-    process = dict(base)
+    rows, columns = terminal or (0, 0)
+    process = {**base, "terminal": terminal is not None, "consoleSize": {"height": rows, "width": columns}}
     process["args"] = list(args)
     if not process["args"]:
         raise DefinitionError("nothing to run", "exec")
@@ -142,7 +155,7 @@ def compile_exec_process(spec: oci.Spec, process: Mapping[str, Any]) -> Plan:
     join = 0
     for entry in spec["linux"].get("namespaces") or ():
         join |= NAMESPACES.get(entry["type"], 0)
-    ops = [op("JOIN", flags=join), op("CWD", path=process["cwd"])]
+    ops = [op("JOIN", flags=join), *console_ops(process), op("CWD", path=process["cwd"])]
     ops += [caps_op(process, None, warnings), user_op(process), *privilege_ops(joined, warnings)]
     ops += rlimit_ops(process)
     ops += _oom_ops(process)
@@ -150,6 +163,13 @@ def compile_exec_process(spec: oci.Spec, process: Mapping[str, Any]) -> Plan:
     ops += [*attribute_ops(process, spec["linux"]), *label_ops(process, None)]
     ops += exec_ops(process)
     return Plan(tuple(ops), tuple(warnings))
+
+
+def _console(spec: Mapping[str, Any]) -> list[Op]:
+    ops = console_ops(spec["process"])
+    if ops and not {"/dev", "/dev/pts"} & {place(mount["destination"]) for mount in spec.get("mounts") or ()}:
+        raise DefinitionError("a terminal needs a devpts mounted at /dev/pts", "/process/terminal")
+    return ops
 
 
 def _umask(*processes: Mapping[str, Any]) -> int:

@@ -122,6 +122,14 @@ def require_lsm(lsm: str, lsms: frozenset[str] | None, where: str) -> None:
         raise DefinitionError(f"{lsm} is not on on this host", where)
 
 
+def console_ops(process: Mapping[str, Any]) -> list[Op]:
+    """CONSOLE, for a process with a terminal. `consoleSize` of one without is ignored (config.md, "consoleSize")."""
+    if not process.get("terminal"):
+        return []
+    size = process.get("consoleSize") or {}
+    return [op("CONSOLE", rows=size.get("height", 0), columns=size.get("width", 0))]
+
+
 def exec_ops(process: Mapping[str, Any]) -> list[Op]:
     """ENV, ARG, EXEC. A name that stands twice keeps its last value, as a shell's would."""
     env: dict[str, str] = {}

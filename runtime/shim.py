@@ -25,6 +25,7 @@ from runtime.exitrecord import ExitRecord, parse_exit, read_exit
 from runtime.launchlink import launch_error, sealed_plan
 from runtime.shimlink import (
     ANSWER_LIMIT,
+    Attached,
     Exec,
     LogStat,
     Shim,
@@ -48,6 +49,7 @@ class StartRequest:
     log_max_files: int
     oom_group: bool
     fds: Mapping[int, int]
+    stdin: bool = False  # init's stdin takes what attached clients write
 
 
 class SpareShim:
@@ -110,7 +112,9 @@ class SpareShim:
             generation=request.generation,
             log_max_size=request.log_max_size,
             log_max_files=request.log_max_files,
-            flags=flags | (wire.START_OOM_GROUP if request.oom_group else 0),
+            flags=flags
+            | (wire.START_OOM_GROUP if request.oom_group else 0)
+            | (wire.START_STDIN if request.stdin else 0),
             name=request.name,
             tags=tuple(fds),
         )
@@ -210,6 +214,7 @@ def _ended(pid: int) -> int:
 
 
 __all__ = [
+    "Attached",
     "Exec",
     "ExitRecord",
     "LogStat",

@@ -110,16 +110,26 @@ def _connect_by_fd(sock: socket.socket, run_dir: Path) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What an attached client may do: `tty` has a size, `stdin` takes input."""
+
+    tty: bool
+    stdin: bool
+
+
 class Exec:
-    """A process that runs in a container beside its init. `pidfd` is owned: `close` it, or use `with`."""
+    """A process that runs in a container beside its init. `pidfd` and `terminal` (the master of its terminal; -1: none)
+    are owned: `close` it, or use `with`. When the last copy of `terminal` is closed, the process is hung up."""
 
-    __slots__ = ("_shim", "id", "pid", "pidfd")
+    __slots__ = ("_shim", "id", "pid", "pidfd", "terminal")
 
-    def __init__(self, shim: "Shim", number: int, pid: int, pidfd: int) -> None:
+    def __init__(self, shim: "Shim", number: int, pid: int, pidfd: int, terminal: int = -1) -> None:
         self._shim = shim
         self.id = number
         self.pid = pid
         self.pidfd = pidfd
+        self.terminal = terminal
 
     async def wait(self) -> int:
         """Its exit code; 128 + n when signal n ended it. Unbounded. Raises GoneError when the shim goes."""
@@ -134,9 +144,8 @@ class Exec:
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def close(self) -> None:
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
+        close_all([fd for fd in (self.pidfd, self.terminal) if fd >= 0])
+        self.pidfd = self.terminal = -1
 
     def __enter__(self) -> Self:
         return self
@@ -150,7 +159,8 @@ class Exec:
 class Shim:
     """A running container, by its shim's socket. `close` lets go of it and changes nothing for the container.
 
-    `pidfd` (init's) and `output` (read ends of its stdout and stderr) are owned by this object.
+    `pidfd` (init's) and `output` (read ends of its stdout and stderr, or the master of its terminal twice) are owned
+    by this object.
     """
 
     def __init__(self, sock: socket.socket, generation: int, pid: int, started: float, fds: Sequence[int]) -> None:
@@ -176,7 +186,7 @@ class Shim:
 
     @property
     def output(self) -> tuple[int, int]:
-        return (self._fds[1], self._fds[2]) if len(self._fds) == 3 else (-1, -1)
+        return (self._fds[1], self._fds[2]) if self._fds else (-1, -1)
 
     # Requests.
 
@@ -195,15 +205,33 @@ class Shim:
         """Send init a signal. Raises GoneError when it has ended."""
         await self._ask(wire.CMD_SIGNAL, number)
 
-    async def exec(self, plan: bytes, stdin: int, stdout: int, stderr: int) -> Exec:
-        """Run a plan of `compile_exec` inside on these fds (borrowed). Raises LaunchError, RefusedError, GoneError."""
+    async def exec(self, plan: bytes, *stdio: int) -> Exec:
+        """Run a plan of `compile_exec` inside on these three fds (borrowed), or, with a terminal, on none.
+
+        Raises LaunchError, RefusedError, GoneError.
+        """
         memfd = sealed_plan(plan)
         try:
-            rep, fds = await self._ask(wire.CMD_EXEC, fds=(memfd, stdin, stdout, stderr), limit=EXEC_LIMIT)
+            rep, fds = await self._ask(wire.CMD_EXEC, fds=(memfd, *stdio), limit=EXEC_LIMIT)
         finally:
             os.close(memfd)
+        terminal = fds.pop() if rep.c and fds else -1
         close_all(fds[1:])
-        return Exec(self, rep.a, rep.b, fds[0] if fds else -1)
+        return Exec(self, rep.a, rep.b, fds[0] if fds else -1, terminal)
+
+    async def attach(self, sock: int) -> Attached:
+        """Serve init's output to the other end of this SOCK_SEQPACKET socket, and take its input (docs/runtime.md,
+        "Attached clients"). `sock` is borrowed. Raises RefusedError (too many), GoneError."""
+        rep, _ = await self._ask(wire.CMD_ATTACH, fds=(sock,))
+        return Attached(bool(rep.a & wire.ATTACHED_TTY), bool(rep.a & wire.ATTACHED_INPUT))
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """The size of init's terminal. Raises RefusedError (it has none), GoneError."""
+        await self._ask(wire.CMD_RESIZE, rows, columns)
+
+    async def close_stdin(self) -> None:
+        """Init's stdin ends. Raises RefusedError for a terminal, whose end is typed."""
+        await self._ask(wire.CMD_CLOSESTDIN)
 
     async def signal_exec(self, number: int, signum: int) -> None:
         """Send an exec's process a signal. One that has ended is no error."""
@@ -274,7 +302,11 @@ class Shim:
         if rep.err == errno.EBUSY:
             return RefusedError("the container is frozen")
         if rep.err == errno.EAGAIN:
-            return RefusedError("too many processes were started in this container already")
+            attach = rep.cmd == wire.CMD_ATTACH | wire.REPLY
+            what = "clients are attached to" if attach else "processes were started in"
+            return RefusedError(f"too many {what} this container already")
+        if rep.err in (errno.ENOTTY, errno.ENOTSUP):
+            return RefusedError("has no terminal" if rep.err == errno.ENOTTY else "its stdin is a terminal")
         return HostError(f"the shim refused: {os.strerror(rep.err)}")
 
     async def _send(self, data: bytes, fds: Sequence[int]) -> None:

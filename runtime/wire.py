@@ -251,7 +251,7 @@ TAG_CGTOP: Final = 6
 TAG_SHIMCG: Final = 7
 TAG_NETNS: Final = 8
 TAG_GATE: Final = 9
-TAG_STDIN: Final = 10
+TAG_STDIN: Final = 10  # of a container that is taken over: the write end
 TAG_STDOUT: Final = 11
 TAG_STDERR: Final = 12
 TAG_CONSOLE_SOCKET: Final = 13
@@ -267,6 +267,7 @@ START_OOM_GROUP: Final = 1  # flags of a start message
 START_CREATE: Final = 2
 START_EXEC: Final = 4
 START_TAKEOVER: Final = 8  # no plan: a shim was lost, this one goes on
+START_STDIN: Final = 16  # init's stdin is a pipe (or its terminal) that attached clients may write to
 
 CMD_HELLO: Final = 1
 CMD_SIGNAL: Final = 2
@@ -275,8 +276,20 @@ CMD_LOGCONF: Final = 4
 CMD_LOGSTAT: Final = 5
 CMD_SIGNALEXEC: Final = 6
 CMD_REOPEN: Final = 7
+CMD_RESIZE: Final = 8
+CMD_CLOSESTDIN: Final = 9
+CMD_ATTACH: Final = 10
 EVENT_EXIT: Final = 0x100
 EVENT_EXECEXIT: Final = 0x102
+
+ATTACHED_TTY: Final = 1  # `a` of the reply to ATTACH
+ATTACHED_INPUT: Final = 2
+# The first byte of an attached client's packets: to the shim, and from it.
+ATTACH_INPUT: Final = b"i"
+ATTACH_SIZE: Final = b"s"  # rows and columns, u16 each
+ATTACH_CLOSE: Final = b"c"
+ATTACH_STDOUT: Final = b"o"  # and b"e" for stderr
+ATTACH_END: Final = b"x"  # how and status, u8 each
 
 REP_ENDED: Final = 1  # flags of a reply: init has ended
 REP_FAULT: Final = 2  # a FAULT is appended

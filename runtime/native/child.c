@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include "console.h"
 #include "inroot.h"
 #include "launch.h"
 #include "sys.h"
@@ -232,7 +233,7 @@ static int set_up(struct child *c, bool wait_first, uint64_t late_namespaces, st
 		return -1;
 	if (c->fds.stdio[0] < 0)
 		take_own_null(c);
-	if (arrange_fds(c, &gate, f) < 0 || run_self_ops(c, f) < 0)
+	if (arrange_fds(c, &gate, f) < 0 || run_self_ops(c, f) < 0 || take_terminal(c->plan, f) < 0)
 		return -1;
 	if (gate >= 0 && wait_start(c, gate, f) < 0)
 		return -1;

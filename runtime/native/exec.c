@@ -20,7 +20,8 @@ static void free_exec(struct exec *e)
 	close_fd(&e->helper_fd);
 	close_fd(&e->pidfd);
 	close_fd(&e->sync);
-	*e = (struct exec){.helper_fd = -1, .pidfd = -1, .sync = -1};
+	close_fd(&e->master);
+	*e = (struct exec){.helper_fd = -1, .pidfd = -1, .sync = -1, .master = -1};
 }
 
 static int start_helper(struct shim *s, struct exec *e, const struct plan *plan, const int fds[EXEC_FDS],
@@ -49,6 +50,7 @@ int exec_begin(struct shim *s, unsigned client, uint32_t seq, const int fds[EXEC
 {
 	struct exec *e = free_slot(s);
 	struct plan plan;
+	struct op op;
 	if (s->ended)
 		return ESRCH;
 	if (!e)
@@ -58,6 +60,8 @@ int exec_begin(struct shim *s, unsigned client, uint32_t seq, const int fds[EXEC
 	if (plan_map(&plan, fds[0], f) < 0)
 		return f->err;
 	int err = check_join(&plan, f);
+	if (err == 0 && plan_find(&plan, OP_CONSOLE, &op) != (fds[1] < 0))
+		err = fail_as(f, NULL, EINVAL, "plan", "an exec needs CONSOLE or three fds");
 	if (err == 0)
 		err = start_helper(s, e, &plan, fds, f);
 	plan_unmap(&plan);
@@ -83,9 +87,16 @@ static void answer(struct shim *s, const struct exec *e, const struct fault *f)
 			  .err = f ? f->err : 0,
 			  .flags = f ? REP_FAULT : 0,
 			  .a = f ? 0 : e->id,
-			  .b = f ? 0 : (uint64_t)e->pid};
+			  .b = f ? 0 : (uint64_t)e->pid,
+			  .c = !f && e->master >= 0};
+	int fds[2];
+	unsigned n = 0;
+	if (e->pidfd >= 0)
+		fds[n++] = e->pidfd;
+	if (e->master >= 0)
+		fds[n++] = e->master;
 	if (s->clients[e->client].fd >= 0 && s->clients[e->client].serial == e->serial)
-		sock_send(s, e->client, &rep, f, f ? sizeof *f : 0, &e->pidfd, f || e->pidfd < 0 ? 0 : 1);
+		sock_send(s, e->client, &rep, f, f ? sizeof *f : 0, fds, f ? 0 : n);
 }
 
 static void give_up(struct shim *s, struct exec *e, const struct fault *f)
@@ -108,7 +119,7 @@ static void tell_end(struct shim *s, struct exec *e)
 static bool hear_one(struct shim *s, struct exec *e)
 {
 	struct fault told;
-	switch (hear_join(e->sync, &e->pid, &told)) {
+	switch (hear_join(e->sync, &e->pid, &e->master, &told)) {
 	case HEARD_NOTHING:
 		return false;
 	case HEARD_MORE:
@@ -131,6 +142,7 @@ static bool hear_one(struct shim *s, struct exec *e)
 	close_fd(&e->helper_fd);
 	e->state = EXEC_RUNNING;
 	answer(s, e, NULL);
+	close_fd(&e->master); /* the client's alone: when it goes, the terminal is hung up */
 	if (e->ended)
 		tell_end(s, e);
 	return false;

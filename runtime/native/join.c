@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/socket.h>
 
+#include "console.h"
 #include "launch.h"
 #include "sys.h"
 
@@ -14,6 +15,8 @@ static int become_program(struct child *c, struct fault *f)
 {
 	char ready = LAUNCH_READY;
 	setsid();
+	if (take_terminal(c->plan, f) < 0)
+		return -1;
 	if (send(c->sync, &ready, 1, MSG_NOSIGNAL) != 1)
 		return fail(f, NULL, "ready", "");
 	if (apply_filter(c->plan, true, f) < 0)
@@ -31,6 +34,26 @@ static pid_t fork_as_sibling(void)
 	return pid;
 }
 
+/* The program's own terminal, in the devpts of the namespaces that were just joined. */
+static int make_terminal(const struct child *c, struct fault *f)
+{
+	const char word = LAUNCH_TERMINAL;
+	struct op op;
+	struct pty pty;
+	if (!plan_find(c->plan, OP_CONSOLE, &op))
+		return 0;
+	AUTOFD root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0)
+		return fail(f, &op, "open", "/");
+	if (open_pty(root, c->plan, &pty, f) < 0)
+		return -1;
+	AUTOFD master = pty.master, slave = pty.slave;
+	for (int i = 0; i < 3; i++)
+		if (dup2(slave, i) < 0)
+			return fail(f, &op, "dup2", "stdio");
+	return send_fd(c->sync, &word, 1, master) < 0 ? fail(f, &op, "send", "the master") : 0;
+}
+
 static int help(struct child *c, int init, struct fault *f)
 {
 	struct op op;
@@ -40,7 +63,7 @@ static int help(struct child *c, int init, struct fault *f)
 	if (setns(init, (int)op.a[0].u) < 0)
 		return fail(f, &op, "setns", "");
 	close(init);
-	if (become_ns_root(c->plan, f) < 0 || run_self_ops(c, f) < 0)
+	if (become_ns_root(c->plan, f) < 0 || make_terminal(c, f) < 0 || run_self_ops(c, f) < 0)
 		return -1;
 	if (apply_filter(c->plan, false, f) < 0 || apply_credentials(c->plan, f) < 0)
 		return -1;
@@ -141,22 +164,28 @@ int start_join(const struct plan *plan, const struct join_ask *ask, struct joini
 	return 0;
 }
 
-/* Pid of the sender, in our pid namespace. */
-static pid_t sender(struct msghdr *msg)
+/* What came beside a message: pid of the sender, in our pid namespace, and a terminal's master. */
+static void take_control(struct msghdr *msg, pid_t *pid, int *master)
 {
-	struct cmsghdr *h = CMSG_FIRSTHDR(msg);
-	struct ucred peer;
-	if (!h || h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_CREDENTIALS)
-		return 0;
-	memcpy(&peer, CMSG_DATA(h), sizeof peer);
-	return peer.pid;
+	for (struct cmsghdr *h = CMSG_FIRSTHDR(msg); h; h = CMSG_NXTHDR(msg, h)) {
+		struct ucred peer;
+		if (h->cmsg_level != SOL_SOCKET)
+			continue;
+		if (h->cmsg_type == SCM_CREDENTIALS && h->cmsg_len == CMSG_LEN(sizeof peer)) {
+			memcpy(&peer, CMSG_DATA(h), sizeof peer);
+			*pid = peer.pid;
+		} else if (h->cmsg_type == SCM_RIGHTS && h->cmsg_len == CMSG_LEN(sizeof *master)) {
+			close_fd(master);
+			memcpy(master, CMSG_DATA(h), sizeof *master);
+		}
+	}
 }
 
-enum heard hear_join(int sync, pid_t *pid, struct fault *told)
+enum heard hear_join(int sync, pid_t *pid, int *master, struct fault *told)
 {
 	union {
 		struct cmsghdr head;
-		char space[CMSG_SPACE(sizeof(struct ucred))];
+		char space[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(sizeof(int))];
 	} control;
 	struct iovec iov = {told, sizeof *told};
 	struct msghdr msg = {
@@ -166,8 +195,13 @@ enum heard hear_join(int sync, pid_t *pid, struct fault *told)
 		return HEARD_NOTHING;
 	if (n < 0 && errno == ECONNRESET) /* it ended without reading go; what it said stands */
 		return HEARD_MORE;
+	pid_t from = 0;
+	if (n > 0)
+		take_control(&msg, &from, master);
+	if (n == 1 && *(const char *)told == LAUNCH_TERMINAL)
+		return HEARD_MORE;
 	if (n == 1) {
-		*pid = sender(&msg);
+		*pid = from;
 		return HEARD_PID;
 	}
 	return n == (ssize_t)sizeof *told && told->err ? HEARD_FAULT : HEARD_END;

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "console.h"
 #include "sys.h"
 
 enum { UNDO_MS = 10000, AGAIN_LATE = -2 };
@@ -98,6 +99,8 @@ struct attempt {
 	int trees[PLAN_BINDS_MAX + 1];
 	unsigned n_trees;
 	int out[2][2]; /* stdout and stderr: read end, write end */
+	int in[2];     /* stdin likewise */
+	int master;    /* of the terminal, once the child has made it */
 	struct child_fds fds;
 	int sync[2];
 	int pidfd;
@@ -134,10 +137,19 @@ static int own_pipe(int fd, uint32_t uid, uint32_t gid)
 
 static int open_pipes(struct attempt *a, const struct plan *plan, const struct launch_ask *ask, struct fault *f)
 {
+	struct op op;
 	uint32_t uid, gid;
 	bool mapped = host_ids(plan, &uid, &gid) && (uid || gid);
 	a->fds = ask->fds;
-	for (int i = 0; i < 2 && ask->pipes; i++) {
+	bool terminal = plan_find(plan, OP_CONSOLE, &op);
+	if (terminal && !ask->pipes && ask->console < 0)
+		return fail_as(f, &op, EINVAL, "start", "nobody takes the terminal: no console socket");
+	if (ask->input && !terminal) {
+		if (pipe2(a->in, O_CLOEXEC) < 0 || fcntl(a->in[1], F_SETFL, O_NONBLOCK) < 0)
+			return fail(f, NULL, "pipe2", "stdin");
+		a->fds.stdio[0] = a->in[0];
+	}
+	for (int i = 0; i < 2 && ask->pipes && !terminal; i++) {
 		if (pipe2(a->out[i], O_CLOEXEC) < 0)
 			return fail(f, NULL, "pipe2", "");
 		if (fcntl(a->out[i][0], F_SETFL, O_NONBLOCK) < 0)
@@ -213,7 +225,7 @@ static int await_child(struct attempt *a, const struct plan *plan, const struct 
 		if (!p[0].revents)
 			continue;
 		struct fault told;
-		ssize_t n = recv(a->sync[0], &told, sizeof told, 0);
+		ssize_t n = recv_fd(a->sync[0], &told, sizeof told, &a->master);
 		if (n < 0 &&
 		    (errno == EINTR || errno == ECONNRESET)) /* it ended without reading go; what it said stands */
 			continue;
@@ -259,7 +271,27 @@ static void close_attempt(struct attempt *a)
 		close_fd(&a->out[i][1]);
 		close_fd(&a->sync[i]);
 	}
+	close_fd(&a->in[0]);
+	close_fd(&a->in[1]);
+	close_fd(&a->master);
 	close_fd(&a->pidfd);
+}
+
+/* The terminal takes the place of the pipes. */
+static int hand_over(struct attempt *a, const struct launch_ask *ask, struct fault *f)
+{
+	if (a->master < 0)
+		return 0;
+	if (!ask->pipes)
+		return send_terminal(ask->console, a->master, f);
+	if (fcntl(a->master, F_SETFL, O_NONBLOCK) < 0)
+		return fail(f, NULL, "fcntl", "the master");
+	a->out[1][0] = fcntl(a->master, F_DUPFD_CLOEXEC, 0);
+	a->in[1] = ask->input ? fcntl(a->master, F_DUPFD_CLOEXEC, 0) : -1;
+	a->out[0][0] = take_fd(&a->master);
+	if (a->out[1][0] < 0 || (ask->input && a->in[1] < 0))
+		return fail(f, NULL, "fcntl", "the master");
+	return 0;
 }
 
 static int try_launch(struct attempt *a, const struct plan *plan, const struct launch_ask *ask, struct fault *f)
@@ -272,8 +304,9 @@ static int try_launch(struct attempt *a, const struct plan *plan, const struct l
 	close_fd(&a->sync[1]);
 	close_fd(&a->out[0][1]);
 	close_fd(&a->out[1][1]);
+	close_fd(&a->in[0]);
 	if (finish_clone(plan, a->pid, a->late ? ask->cgroup : -1, ask->proc, ask->reset_oom, f) == 0 &&
-	    await_init(a, plan, ask, f) == 0)
+	    await_init(a, plan, ask, f) == 0 && hand_over(a, ask, f) == 0)
 		return 0;
 	undo_launch(a->born && !ask->others ? ask->cgroup : -1, a->pidfd, a->pid, &status);
 	if (f->err != EOWNERDEAD)
@@ -285,29 +318,25 @@ static int try_launch(struct attempt *a, const struct plan *plan, const struct l
 static int attempt_launch(const struct plan *plan, const struct launch_ask *ask, struct launched *done, bool late,
 			  struct fault *f)
 {
-	struct attempt a = {.out = {{-1, -1}, {-1, -1}}, .sync = {-1, -1}, .pidfd = -1, .pid = -1, .late = late};
+	struct attempt a = {.out = {{-1, -1}, {-1, -1}},
+			    .in = {-1, -1},
+			    .master = -1,
+			    .sync = {-1, -1},
+			    .pidfd = -1,
+			    .pid = -1,
+			    .late = late};
 	int err = try_launch(&a, plan, ask, f);
 	if (err == 0) {
 		done->pid = a.pid;
 		done->pidfd = take_fd(&a.pidfd);
 		done->out[0] = take_fd(&a.out[0][0]);
 		done->out[1] = take_fd(&a.out[1][0]);
+		done->in = take_fd(&a.in[1]);
 		done->sync = ask->fds.gate >= 0 ? take_fd(&a.sync[0]) : -1;
 		done->late = a.late;
 	}
 	close_attempt(&a);
 	return err;
-}
-
-/* Operations that no code here runs yet: a plan with one is refused, never run without it. */
-static int refuse_pending(const struct plan *plan, struct fault *f)
-{
-	static const uint16_t pending[] = {OP_CONSOLE};
-	struct op op;
-	for (unsigned i = 0; i < COUNT(pending); i++)
-		if (plan_find(plan, pending[i], &op))
-			return fail_as(f, &op, EOPNOTSUPP, "plan", op_kinds[op.code].name);
-	return 0;
 }
 
 int launch_init(const struct plan *plan, const struct launch_ask *ask, struct launched *done, struct fault *f)
@@ -317,8 +346,6 @@ int launch_init(const struct plan *plan, const struct launch_ask *ask, struct la
 		     plan_find(plan, OP_NAMESPACES, &op) && op.a[0].u & CLONE_NEWNS;
 	if (!whole || plan_find(plan, OP_JOIN, &op))
 		return fail_as(f, NULL, EINVAL, "plan", "init needs NAMESPACES with mount, ROOT and PIVOT, no JOIN");
-	if (refuse_pending(plan, f) < 0)
-		return -1;
 	int err = attempt_launch(plan, ask, done, false, f);
 	/* Linux 6.10 to 6.18 at least: a process that is cloned into a cgroup is killed at birth unless its parent's
 	 * cgroup and that one have seen the same number of cgroup.kill writes */

@@ -48,6 +48,9 @@ typedef int op_fn(struct child *c, const struct op *op, struct fault *f);
 /* ops_name.c */
 op_fn op_hostname, op_sysctl, op_loopback;
 
+/* console.c */
+op_fn op_console;
+
 /* ops_mount.c: run the operations up to and with ROOTATTR, then let go of the host's root. */
 MUST_CHECK int run_mount_ops(struct child *c, struct fault *f);
 /* What only the parent can do for them: a detached copy of the root and of each bind source, in the host's mount
@@ -99,7 +102,8 @@ enum {
 	LAUNCH_HOOKS = 'h',
 	LAUNCH_CREATED = 'c',
 	LAUNCH_KNOWN = 'k',
-	LAUNCH_READY = 'r'
+	LAUNCH_READY = 'r',
+	LAUNCH_TERMINAL = 't' /* with its master */
 };
 
 /* The parent's word to its child. */
@@ -111,17 +115,21 @@ struct go {
 struct launch_ask { /* fds borrowed; -1 where absent */
 	int cgroup, netns, proc;
 	int hangup;     /* readable or hung up when the launch is not wanted any more */
-	bool pipes;     /* stdout and stderr are to be pipes; else as in fds */
+	bool pipes;     /* stdout and stderr are to be pipes, or a terminal that is handed back; else as in fds */
+	bool input;     /* stdin likewise */
+	int console;    /* socket that a terminal's master is sent to */
 	bool others;    /* the cgroup holds processes that are not ours to kill */
 	bool reset_oom; /* our oom_score_adj is not to be inherited */
 	struct child_fds fds;
 };
-#define NO_LAUNCH_ASK ((struct launch_ask){.cgroup = -1, .netns = -1, .proc = -1, .hangup = -1, .fds = NO_CHILD_FDS})
+#define NO_LAUNCH_ASK                                                                                                  \
+	((struct launch_ask){.cgroup = -1, .netns = -1, .proc = -1, .hangup = -1, .console = -1, .fds = NO_CHILD_FDS})
 
 struct launched {
 	pid_t pid;
 	int pidfd;  /* owned */
-	int out[2]; /* read ends of stdout and stderr, non-blocking; owned; -1 without pipes */
+	int out[2]; /* read ends of stdout and stderr, or the master twice; non-blocking; owned; -1 without pipes */
+	int in;     /* write end of stdin, or the master; non-blocking; owned; -1 without input */
 	int sync;   /* with a gate: init dies with it until LAUNCH_KNOWN is said; owned; else -1 */
 	bool late;  /* CLONE_INTO_CGROUP does not work here */
 };
@@ -193,9 +201,10 @@ MUST_CHECK int check_join(const struct plan *plan, struct fault *f);
 bool is_frozen(int cgroup, int parent);
 /* Begin. What comes of it is heard on sync. */
 MUST_CHECK int start_join(const struct plan *plan, const struct join_ask *ask, struct joining *j, struct fault *f);
+/* master: of the terminal that it made, owned by the caller. */
 enum heard { HEARD_NOTHING, HEARD_MORE, HEARD_PID, HEARD_FAULT, HEARD_END };
 /* One message of the helper or of the program's process, without waiting. HEARD_END without a pid before it: the helper
  * died. */
-enum heard hear_join(int sync, pid_t *pid, struct fault *told);
+enum heard hear_join(int sync, pid_t *pid, int *master, struct fault *told);
 
 #endif

@@ -295,9 +295,11 @@ bool logs_pump(struct logs *l, struct stream *s)
 		ssize_t n = read(s->fd, s->buf + s->used, room);
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			break;
-		if (n < 0)
+		if (n < 0 && errno != EIO) /* EIO: a terminal that nobody has open, as an end of file */
 			note_error(l, errno);
 		s->eof = n <= 0;
+		if (n > 0 && l->tap)
+			l->tap(l->tap_arg, (unsigned)(s - l->streams), s->buf + s->used, (size_t)n);
 		if (n > 0)
 			s->used += (uint32_t)n;
 		emit(l, s, name_of(l, s), s->eof, s->eof);

@@ -16,6 +16,9 @@ struct stream {
 	char buf[LOG_CHUNK];
 };
 
+/* Told of all output as it is read, before it is a line. */
+typedef void log_tap(void *arg, unsigned stream, const char *data, size_t n);
+
 struct logs {
 	int dir, file; /* owned; file -1: not open */
 	uint32_t max_files;
@@ -25,6 +28,8 @@ struct logs {
 	uint64_t bytes, lines, dropped, errors;
 	uint64_t untold; /* dropped bytes that no line in the file tells of yet */
 	int32_t last_error;
+	log_tap *tap;
+	void *tap_arg;
 	struct stream streams[LOG_STREAMS];
 };
 

@@ -368,6 +368,7 @@ static op_fn *const mount_ops[OP_COUNT] = {
 	[OP_MASK] = op_mask,           [OP_READONLY] = op_readonly,
 	[OP_ROOTATTR] = op_rootattr,   [OP_IDMAP] = op_idmap,
 	[OP_MOUNTATTR] = op_mountattr, [OP_PROPAGATION] = op_propagation,
+	[OP_CONSOLE] = op_console,
 };
 
 /* Whether the operation works on c->root, which ROOT sets. */
@@ -382,12 +383,11 @@ int run_mount_ops(struct child *c, struct fault *f)
 	struct cursor at = {0};
 	struct op op;
 	while (plan_next(c->plan, &at, &op)) {
-		op_fn *run = mount_ops[op.code];
-		if (!run)
+		if (!mount_ops[op.code])
 			continue;
 		if (needs_root(op.code) && c->root < 0)
 			return fail_as(f, &op, EINVAL, "plan", "no ROOT before this operation");
-		if (run(c, &op, f) < 0)
+		if (mount_ops[op.code](c, &op, f) < 0)
 			return -1;
 	}
 	if (!c->pivoted)

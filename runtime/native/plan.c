@@ -142,6 +142,8 @@ static bool value_ok(const struct op *op)
 	case OP_DEVNODE:
 		return op->a[1].u <= 0177777 && op->a[2].u <= UINT32_MAX && op->a[3].u <= UINT32_MAX &&
 		       op->a[4].u < UINT32_MAX && op->a[5].u < UINT32_MAX;
+	case OP_CONSOLE:
+		return op->a[0].u <= UINT16_MAX && op->a[1].u <= UINT16_MAX;
 	case OP_UMASK:
 		return op->a[0].u <= 0777;
 	case OP_OOMADJ:

@@ -41,6 +41,7 @@ static void end_run(struct shim *s, int status)
 		sock_tell_end(s, i);
 	s->drain_until = boottime_ns() + DRAIN_SECONDS * SECOND;
 	start_late_hooks(s, HOOK_POSTSTOP);
+	close_fd(&s->kept_slave);
 }
 
 /* An init that is not our child has ended: what with is told as long as it is a zombie, or (from Linux 6.15 on) once it
@@ -110,7 +111,7 @@ static void stream_event(struct shim *s, unsigned i)
 {
 	struct stream *stream = &s->logs.streams[i];
 	/* the fd stays open: copies of it are handed out until the end */
-	if (logs_pump(&s->logs, stream))
+	if (logs_pump(&s->logs, stream) && !(i == 0 && console_revive(s)))
 		epoll_ctl(s->epoll, EPOLL_CTL_DEL, stream->fd, NULL);
 }
 
@@ -141,6 +142,12 @@ static void dispatch(struct shim *s, const struct epoll_event *event, bool *chil
 		break;
 	case ON_INIT:
 		ask_taken(s, boottime_ns());
+		break;
+	case ON_ATTACHED:
+		attach_serve(s, index);
+		break;
+	case ON_INPUT:
+		input_event(s);
 		break;
 	}
 }
@@ -243,6 +250,7 @@ int main(int argc, char **argv)
 		return 0;
 	main_loop(&shim);
 	logs_finish(&shim.logs);
+	attach_finish(&shim);
 	sock_close(&shim);
 	return 0;
 }

@@ -2,20 +2,32 @@
 #ifndef WHARF_SHIM_H
 #define WHARF_SHIM_H
 
+#include "console.h"
 #include "launch.h"
 #include "logs.h"
 #include "record.h"
 #include "startmsg.h"
 
-enum { CLIENTS_MAX = 8, EXECS_MAX = 16, EXEC_FDS = 4 };
+enum { CLIENTS_MAX = 8, EXECS_MAX = 16, EXEC_FDS = 4, ATTACHED_MAX = 4, INPUT_MAX = 4096 };
 enum { START_FD = 3, START_CGROUP_FD = 4 /* optional: where the shim is to be */ };
 
 /* What an epoll event is about; the index is in the low byte. */
-enum { ON_SIGNAL, ON_STREAM, ON_LISTEN, ON_CLIENT, ON_MEMORY, ON_EXEC, ON_INIT };
+enum { ON_SIGNAL, ON_STREAM, ON_LISTEN, ON_CLIENT, ON_MEMORY, ON_EXEC, ON_INIT, ON_ATTACHED, ON_INPUT };
 
 struct client {
 	int fd;          /* -1: free slot */
 	uint32_t serial; /* tells a slot's users apart */
+};
+
+struct attached {
+	int fd; /* -1: free slot */
+};
+
+/* The write end of the container's stdin, or a copy of its terminal's master. */
+struct input {
+	int fd;            /* -1: it has none, or it was closed */
+	uint32_t at, used; /* what the container did not take yet; used 0: nothing */
+	char data[INPUT_MAX];
 };
 
 enum exec_state { EXEC_FREE, EXEC_STARTING, EXEC_RUNNING };
@@ -25,6 +37,7 @@ struct exec {
 	uint32_t id, seq, client, serial; /* who asked */
 	pid_t helper, pid; /* the helper sets up and forks the program's process, whose pid is 0 until told */
 	int helper_fd, pidfd, sync;
+	int master; /* of its terminal, until the client has it; else -1 */
 	bool ended; /* reaped before the client was answered */
 	int status;
 	uint64_t deadline;
@@ -49,6 +62,10 @@ struct shim {
 	bool poststop_due;
 	struct client clients[CLIENTS_MAX];
 	struct exec execs[EXECS_MAX];
+	bool tty;       /* the first stream is the master of init's terminal */
+	int kept_slave; /* -1, or ours */
+	struct input input;
+	struct attached attached[ATTACHED_MAX];
 	struct record record;
 	struct logs logs;
 };
@@ -77,6 +94,19 @@ bool exec_reaped(struct shim *s, pid_t pid, int status);
 int exec_signal(struct shim *s, uint64_t id, int signo);
 /* Give up those that are over their time; returns the next time to call, 0: none. */
 uint64_t exec_expire(struct shim *s, uint64_t now);
+
+/* attach.c */
+void attach_init(struct shim *s);
+/* 0 or an errno; fd is borrowed. */
+MUST_CHECK int attach_add(struct shim *s, int fd);
+void attach_serve(struct shim *s, unsigned i);
+void input_event(struct shim *s);
+void input_close(struct shim *s);
+int console_resize(const struct shim *s, uint64_t rows, uint64_t columns);
+/* The terminal's stream has ended; true when it goes on. */
+bool console_revive(struct shim *s);
+/* Tell the end, and let go of all. */
+void attach_finish(struct shim *s);
 
 /* start.c */
 #define START_PLACED "--placed" /* beside START_AGAIN */

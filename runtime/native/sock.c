@@ -136,7 +136,7 @@ void sock_close(struct shim *s)
 struct call {
 	const struct req *req;
 	unsigned client;
-	const int *fds; /* received; borrowed */
+	int *fds; /* received; borrowed; EXEC_FDS of room */
 	unsigned n_fds;
 	int reply_fds[3];
 	unsigned n_reply;
@@ -153,7 +153,7 @@ static int cmd_hello(struct shim *s, struct call *c, struct rep *rep)
 	c->reply_fds[0] = s->pidfd;
 	c->reply_fds[1] = s->logs.streams[0].fd;
 	c->reply_fds[2] = s->logs.streams[1].fd;
-	c->n_reply = 3;
+	c->n_reply = 3; /* not stdin: a copy of it would keep it open */
 	return 0;
 }
 
@@ -168,8 +168,10 @@ static int cmd_signal(struct shim *s, struct call *c, struct rep *rep)
 static int cmd_exec(struct shim *s, struct call *c, struct rep *rep)
 {
 	(void)rep;
-	if (c->n_fds != EXEC_FDS)
+	if (c->n_fds != EXEC_FDS && c->n_fds != 1)
 		return EINVAL;
+	for (unsigned i = c->n_fds; i < EXEC_FDS; i++)
+		c->fds[i] = -1;
 	int err = exec_begin(s, c->client, c->req->seq, c->fds, &c->fault);
 	c->later = !err;
 	return err;
@@ -211,12 +213,39 @@ static int cmd_reopen(struct shim *s, struct call *c, struct rep *rep)
 	return s->logs.file < 0 ? s->logs.last_error : 0;
 }
 
+static int cmd_resize(struct shim *s, struct call *c, struct rep *rep)
+{
+	(void)rep;
+	return s->ended ? ESRCH : console_resize(s, c->req->arg, c->req->arg2);
+}
+
+static int cmd_closestdin(struct shim *s, struct call *c, struct rep *rep)
+{
+	(void)c;
+	(void)rep;
+	if (s->tty) /* its end of file is typed */
+		return ENOTSUP;
+	input_close(s);
+	return 0;
+}
+
+static int cmd_attach(struct shim *s, struct call *c, struct rep *rep)
+{
+	if (c->n_fds != 1)
+		return EINVAL;
+	if (s->ended)
+		return ESRCH;
+	rep->a = (s->tty ? ATTACHED_TTY : 0) | (s->input.fd >= 0 ? ATTACHED_INPUT : 0);
+	return attach_add(s, c->fds[0]);
+}
+
 typedef int cmd_fn(struct shim *s, struct call *c, struct rep *rep);
 
 static cmd_fn *const commands[] = {
 	[CMD_HELLO] = cmd_hello,     [CMD_SIGNAL] = cmd_signal,   [CMD_EXEC] = cmd_exec,
 	[CMD_LOGCONF] = cmd_logconf, [CMD_LOGSTAT] = cmd_logstat, [CMD_SIGNALEXEC] = cmd_signalexec,
-	[CMD_REOPEN] = cmd_reopen,
+	[CMD_REOPEN] = cmd_reopen,   [CMD_RESIZE] = cmd_resize,   [CMD_CLOSESTDIN] = cmd_closestdin,
+	[CMD_ATTACH] = cmd_attach,
 };
 _Static_assert(COUNT(commands) == CMD_COUNT, "every command has a row");
 
@@ -263,7 +292,7 @@ static bool serve_one(struct shim *s, unsigned client)
 		struct cmsghdr head;
 		char space[CMSG_SPACE(sizeof(int) * EXEC_FDS)];
 	} control;
-	int fds[EXEC_FDS];
+	int fds[EXEC_FDS] = {-1, -1, -1, -1};
 	struct iovec iov = {&req, sizeof req};
 	struct msghdr msg = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};

@@ -19,8 +19,10 @@ void init_state(struct shim *s)
 	for (unsigned i = 0; i < CLIENTS_MAX; i++)
 		s->clients[i].fd = -1;
 	for (unsigned i = 0; i < EXECS_MAX; i++)
-		s->execs[i] = (struct exec){.helper_fd = -1, .pidfd = -1, .sync = -1};
+		s->execs[i] = (struct exec){.helper_fd = -1, .pidfd = -1, .sync = -1, .master = -1};
 	logs_init(&s->logs, -1, 0, 1);
+	s->kept_slave = -1;
+	attach_init(s);
 }
 
 /* Fork into the cgroup; -1 if that did not work: Linux 6.18 may kill such a child at birth (launch.c). */
@@ -117,9 +119,11 @@ void watch_run(struct shim *s, pid_t init, int pidfd, const int out[LOG_STREAMS]
 	s->pid = s->record.pid = init;
 	s->pidfd = pidfd;
 	s->proc_pid = openat(s->proc, pid, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	s->tty = is_master(out[0]);
+	s->logs.streams[1].eof = s->tty; /* all comes by the first */
 	for (unsigned i = 0; i < LOG_STREAMS; i++) {
 		s->logs.streams[i].fd = out[i];
-		s->restless |= watch(s, out[i], ON_STREAM, i, EPOLLIN) < 0;
+		s->restless |= !s->logs.streams[i].eof && watch(s, out[i], ON_STREAM, i, EPOLLIN) < 0;
 	}
 	s->memory_events = openat(s->parent, "memory.events", O_RDONLY | O_CLOEXEC);
 	if (s->memory_events >= 0)
@@ -139,7 +143,7 @@ static void explain_death(const struct shim *s, struct fault *f)
 	f->path[o.n] = '\0';
 }
 
-static int launch(struct shim *s, const struct start_fds *fds, struct fault *f)
+static int launch(struct shim *s, const struct start_fds *fds, bool input, struct fault *f)
 {
 	struct cgroup_dirs dirs = {s->cgroup, s->parent, s->top};
 	struct launch_ask ask = NO_LAUNCH_ASK;
@@ -156,6 +160,7 @@ static int launch(struct shim *s, const struct start_fds *fds, struct fault *f)
 	ask.proc = s->proc;
 	ask.hangup = START_FD;
 	ask.pipes = ask.reset_oom = true;
+	ask.input = input;
 	int err = launch_init(&plan, &ask, &run, f);
 	if (err < 0) {
 		explain_death(s, f);
@@ -171,6 +176,7 @@ static int launch(struct shim *s, const struct start_fds *fds, struct fault *f)
 		return -1;
 	s->late_cgroup = run.late;
 	s->started_ns = s->record.started_ns = boottime_ns();
+	s->input.fd = run.in;
 	watch_run(s, run.pid, run.pidfd, run.out);
 	note_init(s);
 	return 0;
@@ -204,7 +210,8 @@ bool start_run(struct shim *s)
 		return false;
 	int err = got < 0 ? fail_as(&f, NULL, EBADMSG, "start", "") : take_start(s, &start, &fds, &f);
 	if (err == 0)
-		err = start.flags & START_TAKEOVER ? take_over(s, fds.tag, &f) : launch(s, &fds, &f);
+		err = start.flags & START_TAKEOVER ? take_over(s, fds.tag, &f)
+						   : launch(s, &fds, start.flags & START_STDIN, &f);
 	if (err < 0)
 		sock_close(s);
 	reply_started(s, err < 0 ? &f : NULL);

@@ -134,6 +134,7 @@ int take_over(struct shim *s, const int *fds, struct fault *f)
 	pid_t pid = pid_of(s->proc, fds[TAG_INIT]);
 	s->taken = s->record.kernel = true;
 	s->late_cgroup = note.late;
+	s->input.fd = fds[TAG_STDIN];
 	watch_run(s, pid ? pid : s->record.pid, fds[TAG_INIT], out);
 	/* the directory is init's only if the pid was still its own after it was opened */
 	if (!pid || pid_of(s->proc, s->pidfd) != pid)

@@ -10,6 +10,7 @@
 #include <sys/statfs.h>
 #include <sys/wait.h>
 
+#include "console.h"
 #include "launch.h"
 #include "startmsg.h"
 #include "sys.h"
@@ -22,6 +23,7 @@ struct job {
 	int proc;
 	pid_t pid;
 	int pidfd, sync;
+	int master; /* of the terminal of an exec */
 };
 
 /* Signals of a terminal end who asked, which hangs up, which undoes the launch. */
@@ -68,6 +70,7 @@ static int launch_container(struct job *job, const struct plan *plan, struct fau
 	ask.hangup = START_FD;
 	ask.others = is_populated(ask.cgroup);
 	ask.fds = for_child(job);
+	ask.console = job->fds.tag[TAG_CONSOLE_SOCKET];
 	if (job->start.flags & START_CREATE)
 		ask.fds.gate = job->fds.tag[TAG_GATE];
 	if ((job->start.flags & START_CREATE) && ask.fds.gate < 0)
@@ -104,7 +107,7 @@ static int await_join(struct job *job, const struct joining *j, struct fault *f)
 			return fail_as(f, NULL, ECANCELED, "exec", "given up");
 		if (!p[0].revents)
 			continue;
-		switch (hear_join(j->sync, &job->pid, f)) {
+		switch (hear_join(j->sync, &job->pid, &job->master, f)) {
 		case HEARD_NOTHING:
 		case HEARD_MORE:
 			break;
@@ -128,6 +131,8 @@ static int try_exec(struct job *job, const struct plan *plan, const struct join_
 	int err = start_join(plan, ask, &j, f);
 	if (err == 0)
 		err = await_join(job, &j, f);
+	if (err == 0 && job->master >= 0)
+		err = send_terminal(job->fds.tag[TAG_CONSOLE_SOCKET], job->master, f);
 	if (err != 0 && job->pidfd >= 0)
 		undo_launch(-1, job->pidfd, job->pid, &status);
 	if (j.helper > 0)
@@ -141,6 +146,7 @@ static int try_exec(struct job *job, const struct plan *plan, const struct join_
 
 static int exec_process(struct job *job, const struct plan *plan, struct fault *f)
 {
+	struct op op;
 	struct join_ask ask = {.cgroup = job->fds.tag[TAG_CGROUP],
 			       .proc = job->proc,
 			       .init = job->fds.tag[TAG_INIT],
@@ -149,6 +155,8 @@ static int exec_process(struct job *job, const struct plan *plan, struct fault *
 		return fail_as(f, NULL, EINVAL, "start", "no init");
 	if (check_join(plan, f) < 0)
 		return -1;
+	if (plan_find(plan, OP_CONSOLE, &op) && job->fds.tag[TAG_CONSOLE_SOCKET] < 0)
+		return fail_as(f, &op, EINVAL, "start", "nobody takes the terminal: no console socket");
 	if (ask.cgroup >= 0 && is_frozen(ask.cgroup, -1))
 		return fail_as(f, NULL, EBUSY, "exec", "the container is frozen");
 	AUTOFD proc_pid = open_proc_pid(job, ask.init);
@@ -198,7 +206,7 @@ static void answer(const struct job *job, const struct fault *fault)
 
 int main(int argc, char **argv)
 {
-	static struct job job = {.proc = -1, .pidfd = -1, .sync = -1};
+	static struct job job = {.proc = -1, .pidfd = -1, .sync = -1, .master = -1};
 	struct fault f;
 	bool again = argc == 2 && strcmp(argv[1], START_AGAIN) == 0;
 	memset(&f, 0, sizeof f);

@@ -31,7 +31,7 @@ enum {
 	TAG_BUNDLE,
 	TAG_COUNT
 };
-enum { START_OOM_GROUP = 1, START_CREATE = 2, START_EXEC = 4, START_TAKEOVER = 8 };
+enum { START_OOM_GROUP = 1, START_CREATE = 2, START_EXEC = 4, START_TAKEOVER = 8, START_STDIN = 16 };
 enum { STARTED_RUNS = 1, STARTED_FAULT = 2 };
 
 struct start {
@@ -54,7 +54,23 @@ struct started {
 };
 _Static_assert(sizeof(struct started) == 160, "struct started is part of the protocol");
 
-enum { CMD_HELLO = 1, CMD_SIGNAL, CMD_EXEC, CMD_LOGCONF, CMD_LOGSTAT, CMD_SIGNALEXEC, CMD_REOPEN, CMD_COUNT };
+enum {
+	CMD_HELLO = 1,
+	CMD_SIGNAL,
+	CMD_EXEC,
+	CMD_LOGCONF,
+	CMD_LOGSTAT,
+	CMD_SIGNALEXEC,
+	CMD_REOPEN,
+	CMD_RESIZE,
+	CMD_CLOSESTDIN,
+	CMD_ATTACH,
+	CMD_COUNT
+};
+/* Packets of an attached client: the first byte is the kind. */
+enum { ATTACH_INPUT = 'i', ATTACH_SIZE = 's', ATTACH_CLOSE = 'c' };  /* data; rows and columns, u16 each; none */
+enum { ATTACH_STDOUT = 'o', ATTACH_STDERR = 'e', ATTACH_END = 'x' }; /* data; data; how and status, u8 each */
+enum { ATTACHED_TTY = 1, ATTACHED_INPUT = 2 };
 enum { EVENT_EXIT = 0x100, EVENT_EXECEXIT = 0x102 };
 #define REPLY 0x80000000u
 enum { REP_ENDED = 1, REP_FAULT = 2, REP_RECORD = 4, REP_UNSAVED = 8 };

@@ -68,7 +68,7 @@ async def test_hello_says_who_it_is_and_hands_out_the_fds(lab: Lab) -> None:
 async def test_an_unknown_command_is_refused_and_nothing_breaks(lab: Lab) -> None:
     async with running(lab) as one:
         with dial(lab) as sock:
-            for cmd in (0, 8, 99, 0x100, 0xFFFFFFFF):
+            for cmd in (0, 11, 99, 0x100, 0xFFFFFFFF):
                 sock.send(wire.Req(cmd, 5).pack())
                 rep = wire.Rep.unpack(sock.recv(4096))
                 assert (rep.cmd, rep.seq, rep.err) == (cmd | wire.REPLY, 5, errno.ENOSYS)

@@ -44,12 +44,17 @@ def test_the_articles_bundle_compiles(article: dict[str, Any], write_bundle: Wri
     assert "MOUNT cgroup2 on /sys/fs/cgroup (ro, nosuid, nodev, noexec)" in plan.describe()
 
 
-def test_a_terminal_is_refused_in_plain_words(article: dict[str, Any], write_bundle: Write) -> None:
-    article["process"]["terminal"] = True
-    with pytest.raises(
-        DefinitionError, match='/process/terminal: a terminal is not supported yet; set "terminal": false'
-    ):
-        load_bundle(write_bundle(article))
+def test_a_terminal_is_made_of_the_containers_own_devpts(
+    article: dict[str, Any], write_bundle: Write, host: HostFacts
+) -> None:
+    article["process"] |= {"terminal": True, "consoleSize": {"height": 24, "width": 80}}
+    plan = compile_plan(*load_bundle(write_bundle(article)), host)
+    names = [one.name for one in plan.ops]
+    assert names.index("MOUNT") < names.index("CONSOLE") < names.index("PIVOT")
+    assert "CONSOLE 24 80" in plan.describe()
+    article["mounts"] = [m for m in article["mounts"] if m["destination"] not in ("/dev", "/dev/pts")]
+    with pytest.raises(DefinitionError, match="/process/terminal: a terminal needs a devpts"):
+        compile_plan(*load_bundle(write_bundle(article)), host)
 
 
 def test_a_definition_error_names_the_file(article: dict[str, Any], write_bundle: Write) -> None:
