@@ -225,7 +225,7 @@ async def test_who_writes_while_nobody_reads_waits_and_loses_nothing(lab: Lab) -
         record = await second.wait_exit()
         await second.wait_gone()
     second.close()
-    assert (record.how, record.status) == ("exited", 0)
+    assert_told(record, "exited", 0)
     assert numbers(lab) == list(range(1, 30001))
     assert (lab.root / "tmp/done").exists()
 
