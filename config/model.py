@@ -54,6 +54,7 @@ from config.words import (
     HostPath,
     Labels,
     Name,
+    Runtime,
     Signal,
     User,
     Variables,
@@ -61,7 +62,6 @@ from config.words import (
 
 NetworkWord = Literal["host", "none", "bridge"]
 SeccompWord = Literal["default", "unconfined"]
-RuntimeWord = Literal["native"]
 Limit = int | Literal["unlimited"]
 
 _HOST = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)*", re.ASCII)
@@ -82,12 +82,6 @@ def _network(value: str) -> str:
     if value == "bridge":
         raise problem("bridge is not supported yet; use host or none")
     return value
-
-
-def _runtime(value: object) -> str:
-    if value == "native":
-        return "native"
-    raise problem(f"{quote(line(value))} is not supported yet; only native is")
 
 
 def _init(value: bool) -> bool:
@@ -174,8 +168,9 @@ class Container(Part):
         Field({}, description="Kernel settings of its own namespaces.")
     )
     logging: Logging = Field(Logging(), description="Log files.")
-    runtime: Annotated[RuntimeWord, BeforeValidator(_runtime, json_schema_input_type=RuntimeWord)] = Field(
-        "native", description="Only native; others are not supported yet."
+    runtime: Runtime = Field("native", description="What makes the container: native, or another OCI runtime.")
+    allow_vulnerable_runtime: Flag = Field(
+        False, description="Use that runtime though its version has known holes: its packager may have fixed them."
     )
     labels: Labels = Field({}, description="Words for operators and metrics: a mapping, or a list of NAME=VALUE.")
     init: Annotated[Flag, AfterValidator(_init)] = Field(False, description="A small init of ours. Not supported yet.")

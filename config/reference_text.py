@@ -52,7 +52,7 @@ x-notes: {owner: shop team}    # keys that start with x- are not read
 A definition is compared by its meaning: order of keys, comments, units and spelled-out defaults make no difference, and
 an unchanged definition never restarts a container. Changes of `restart`, `success_exit_codes`, `stop_signal`,
 `stop_grace_period`, `autostart`, `start_timeout`, `healthy_after`, `resources`, `oom`, `healthcheck`, `depends_on`,
-`logging` and `labels` apply to the running container. All others restart it.
+`logging`, `labels` and `allow_vulnerable_runtime` apply to the running container. All others restart it.
 
 ## Fields of a container
 
@@ -62,7 +62,18 @@ Exactly one of `rootfs` and `bundle` is given. Beside a `bundle`, fields that it
 GROUPS: tuple[tuple[str, list[str]], ...] = (
     (
         "What runs",
-        ["rootfs", "bundle", "image", "entrypoint", "command", "environment", "working_dir", "init", "runtime"],
+        [
+            "rootfs",
+            "bundle",
+            "image",
+            "entrypoint",
+            "command",
+            "environment",
+            "working_dir",
+            "init",
+            "runtime",
+            "allow_vulnerable_runtime",
+        ],
     ),
     ("As whom", ["user", "group_add", "umask", "hostname", "domainname"]),
     (
@@ -92,7 +103,7 @@ LATER = """## Not supported yet
 
 These are refused with a clear message, never ignored: {fields}; `healthcheck` by {checks}; `restart` in
 `depends_on`;
-`image`, `network: bridge`, `init: true`, and a `runtime` other than `native`.
+`image`, `network: bridge` and `init: true`.
 """
 
 ELSEWHERE = """## Names from elsewhere
@@ -126,7 +137,8 @@ TYPES: dict[str, str] = {
     "environment": "mapping or list",
     "working_dir": "path in it",
     "init": "true, false",
-    "runtime": "`native`",
+    "runtime": "`native`, `crun`, `runc`, `runsc` or a path",
+    "allow_vulnerable_runtime": "true, false",
     "user": "text",
     "group_add": "list",
     "umask": "octal",
@@ -227,6 +239,9 @@ TYPES: dict[str, str] = {
     "settings.log_level": "`debug`, `info`, `warning`, `error`",
     "settings.host_id": "text",
     "settings.shim_path": "path, `auto`",
+    "settings.crun_path": "path, `auto`",
+    "settings.runc_path": "path, `auto`",
+    "settings.runsc_path": "path, `auto`",
 }
 
 # Each is read by a test as the body of a container, or as a line of the settings.
@@ -239,7 +254,8 @@ EXAMPLES: dict[str, str] = {
     "environment": "environment: {TZ: UTC}",
     "working_dir": "working_dir: /srv",
     "init": "init: false",
-    "runtime": "runtime: native",
+    "runtime": "runtime: crun",
+    "allow_vulnerable_runtime": "allow_vulnerable_runtime: true",
     "user": "user: 1000:1000",
     "group_add": "group_add: [dialout]",
     "umask": "umask: 0027",
@@ -340,4 +356,7 @@ EXAMPLES: dict[str, str] = {
     "settings.log_level": 'log_level = "debug"',
     "settings.host_id": 'host_id = "shop-17"',
     "settings.shim_path": 'shim_path = "/opt/wharf-shim"',
+    "settings.crun_path": 'crun_path = "/opt/crun"',
+    "settings.runc_path": 'runc_path = "/opt/runc"',
+    "settings.runsc_path": 'runsc_path = "/opt/runsc"',
 }

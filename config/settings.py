@@ -113,6 +113,9 @@ class Settings(BaseSettings):
         None, description="Spreads restarts over a fleet; the host name when not given."
     )
     shim_path: OptionalPath = Field(None, description="The `wharf-shim` program; `auto`: beside the daemon's own.")
+    crun_path: OptionalPath = Field(None, description="The program of `runtime: crun`; `auto`: the first in PATH.")
+    runc_path: OptionalPath = Field(None, description="The program of `runtime: runc`; `auto`: the first in PATH.")
+    runsc_path: OptionalPath = Field(None, description="The program of `runtime: runsc`; `auto`: the first in PATH.")
 
     @classmethod
     def settings_customise_sources(

@@ -149,6 +149,23 @@ def capabilities(value: object) -> tuple[str, ...]:
     return ("ALL",) if "ALL" in out else tuple(sorted(out))
 
 
+RUNTIMES = ("native", "crun", "runc", "runsc")
+
+
+def runtime(value: object) -> str:
+    """What makes a container: a runtime by its name, or a program by its path."""
+    word = line(value)
+    if word.startswith("/"):
+        return container_path(word)
+    if word not in RUNTIMES:
+        near = nearest(word, list(RUNTIMES))
+        hint = f', did you mean "{near}"?' if near else ""
+        raise problem(
+            f"must be {', '.join(RUNTIMES[:-1])}, {RUNTIMES[-1]} or the path of a runtime, not {quote(word)}{hint}"
+        )
+    return word
+
+
 _CPUSET = re.compile(r"[0-9]{1,5}(-[0-9]{1,5})?(,[0-9]{1,5}(-[0-9]{1,5})?)*", re.ASCII)
 
 
@@ -171,6 +188,7 @@ Variables = Annotated[dict[str, str], BeforeValidator(variables, json_schema_inp
 Labels = Annotated[dict[str, str], BeforeValidator(label_map, json_schema_input_type=dict[str, Scalar] | list[str])]
 User = Annotated[str, BeforeValidator(user, json_schema_input_type=str | int)]
 Group = Annotated[str, BeforeValidator(group, json_schema_input_type=str | int)]
+Runtime = Annotated[str, BeforeValidator(runtime, json_schema_input_type=str)]
 Signal = Annotated[str, BeforeValidator(signal_of, json_schema_input_type=str | int)]
 Capabilities = Annotated[tuple[str, ...], BeforeValidator(capabilities, json_schema_input_type=list[str])]
 Cpuset = Annotated[str, BeforeValidator(cpuset, json_schema_input_type=str | int)]

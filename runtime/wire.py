@@ -65,6 +65,7 @@ _TABLE: Final[tuple[tuple[int, str, str], ...]] = (
     (42, "SELINUX", "label:s"),
     (43, "PROPAGATION", "path:s flags:u"),
     (44, "MOUNTATTR", "path:s attr_set:u attr_clr:u flags:u"),
+    (45, "PEER", "kind:u timeout_ms:u"),
 )
 
 MOUNT_CREATE: Final = 1  # MOUNT flags: make a missing target directory
@@ -117,8 +118,7 @@ def op(name: str, /, **fields: Value) -> Op:
     kind = OPS[name]
     if set(fields) != set(kind.fields):
         raise TypeError(f"{name} takes {', '.join(kind.fields) or 'nothing'}; given {', '.join(fields) or 'nothing'}")
-    values = tuple(_checked(name, f, k, fields[f]) for f, k in zip(kind.fields, kind.schema, strict=True))
-    return Op(name, values)
+    return Op(name, tuple(_checked(name, f, k, fields[f]) for f, k in zip(kind.fields, kind.schema, strict=True)))
 
 
 def _checked(name: str, field: str, kind: str, value: Value) -> Value:

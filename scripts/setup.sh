@@ -26,6 +26,7 @@ wants() {
 	ip                       iproute2            test
 	strace                   strace              test
 	crun                     crun                test
+	runc                     runc                test
 	mkfs.ext4                e2fsprogs           test
 	dmsetup                  dmsetup             test
 	END

@@ -158,6 +158,8 @@ class Daemon:
         compiled = member.hands.shared.launcher.compiled(name)
         if shim is None or compiled is None:
             raise RefusedError("not running", where=name)
+        if compiled.peer is not None and not compiled.peer.joinable:
+            raise RefusedError(f"{compiled.peer.kind or 'its runtime'} lets nobody in", where=name)
         plan = compile_exec(
             compiled.spec,
             tuple(args),

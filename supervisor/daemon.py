@@ -34,6 +34,7 @@ from monitor.events import EventWatcher, Notice
 from monitor.metrics import Exposition
 from monitor.scrape import Scraper
 from runtime.cgroups import Tree
+from runtime.peer import Peers
 from runtime.probe import HostFacts, probe
 from supervisor import api, systemd
 from supervisor import log as logs
@@ -136,7 +137,9 @@ async def _run(
     tasks: TaskGroup,
 ) -> None:
     clock, boot = SystemClock(), boot_id()
-    launcher = Launcher(tree, facts, settings.run_dir, settings.log_dir, shim_path(settings), settings.parallel_starts)
+    launcher = Launcher(
+        tree, facts, settings.run_dir, settings.log_dir, shim_path(settings), settings.parallel_starts, peers(settings)
+    )
     threads = anyio.CapacityLimiter(1)
     events = Stream(store, threads)
     shared = Shared(launcher, store, clock, boot, watcher, tasks, events.publish, threads)
@@ -276,6 +279,11 @@ def shim_path(settings: Settings) -> Path:
     if found is None:
         raise HostError("wharf-shim is not installed beside wharfingerd", hint="set shim_path")
     return Path(found)
+
+
+def peers(settings: Settings) -> Peers:
+    given = {"crun": settings.crun_path, "runc": settings.runc_path, "runsc": settings.runsc_path}
+    return Peers({name: path for name, path in given.items() if path})
 
 
 def _make(directory: Path) -> None:

@@ -21,13 +21,15 @@ from anyio import CancelScope, CapacityLimiter, Lock, fail_after, to_thread
 
 from config.errors import HostError, LaunchError, RefusedError, WharfError
 from config.model import Container
-from runtime import shim, wire
+from runtime import peerbundle, shim, wire
 from runtime.bundle import load_bundle
 from runtime.cgroups import Tree
-from runtime.plan import Plan, compile_plan
+from runtime.peer import Peer, Peers
+from runtime.plan import compile_plan
 from runtime.planhooks import Owner
 from runtime.probe import HostFacts
 from runtime.spec import build_spec
+from supervisor import clock
 
 log = logging.getLogger("wharfinger.launch")
 
@@ -54,13 +56,13 @@ class Place:
 class Compiled:
     digest: str
     spec: dict[str, Any]
-    plan: Plan
-    packed: bytes
+    packed: bytes  # empty when another runtime makes it
     rootfs: Path
     definition: str  # as JSON, for the record of each run
     missing: tuple[str, ...] = ()  # controllers that a limit needs and the host lacks
     prepared: bool = False
     logged: bool = False  # its log directory is there
+    peer: Peer | None = None  # the other runtime that makes it
 
     @property
     def resources(self) -> Mapping[str, Any] | None:
@@ -106,12 +108,20 @@ class Launcher:
     """Starts runs. One per daemon; `tree`, directories and facts are injected."""
 
     def __init__(
-        self, tree: Tree, facts: HostFacts, run_dir: Path, log_dir: Path, shim_path: Path, parallel: int
+        self,
+        tree: Tree,
+        facts: HostFacts,
+        run_dir: Path,
+        log_dir: Path,
+        shim_path: Path,
+        parallel: int,
+        peers: Peers | None = None,
     ) -> None:
         self.tree = tree
         self.facts = facts
         self.runs_dir = run_dir / "c"
         self._log_dir = log_dir
+        self.peers = peers or Peers()
         self.spares = Spares(shim_path, tree.shims_fd)
         self._limiter = CapacityLimiter(parallel)
         self._threads = CapacityLimiter(8)
@@ -148,7 +158,13 @@ class Launcher:
         spare = await self.spares.take()
         try:
             with self._request(container, generation) as request:
-                return await spare.start(compiled.packed, request)
+                return await spare.start(self._packed(compiled, container, generation), request)
+        except LaunchError as error:
+            spare.close()
+            if compiled.peer is None:
+                raise
+            run, limit = self.place(container.name).run(generation), container.start_timeout
+            raise await to_thread.run_sync(peerbundle.told, error, compiled.peer, run, limit) from None
         except BaseException:
             spare.close()  # its end of file tells an unstarted shim to go
             raise
@@ -177,6 +193,10 @@ class Launcher:
     def _prepare(self, container: Container, generation: int, boot_id: str, file: str) -> Compiled:
         """In a worker thread: compile if the definition is new, cgroup and directories of this run."""
         compiled = self._compile(container)
+        if container.runtime != "native":
+            compiled.peer = self.peers.allowed(container.runtime, container.allow_vulnerable_runtime)
+            if container.healthcheck is not None and not compiled.peer.joinable:
+                raise RefusedError(f"a health check cannot run inside {compiled.peer.kind}", where=container.name)
         _bind_sources_exist(container)
         if not compiled.prepared:
             compiled.missing = self.tree.prepare(container, compiled.resources)
@@ -194,16 +214,28 @@ class Launcher:
             raise HostError(
                 f"cannot write the run directory: {os.strerror(error.errno or 0)}", where=str(run)
             ) from error
+        if compiled.peer is not None:
+            cgroup = peerbundle.cgroups_path(self.facts, self.tree.path(container.name, generation))
+            spec = peerbundle.peer_spec(compiled.spec, compiled.rootfs, cgroup)
+            number = peerbundle.container_id(container.name, generation)
+            peerbundle.write(run, compiled.peer, number, boot_id, spec)
         return compiled
+
+    def _packed(self, compiled: Compiled, container: Container, generation: int) -> bytes:
+        if compiled.peer is None:
+            return compiled.packed
+        run, number = self.place(container.name).run(generation), peerbundle.container_id(container.name, generation)
+        return peerbundle.peer_plan(run, compiled.peer, number, container.start_timeout)
 
     def _compile(self, container: Container) -> Compiled:
         known = self._compiled.get(container.name)
         if known is not None and known.digest == container.digest:
             return known
         spec, rootfs = spec_of(container, self.facts)
-        plan = compile_plan(spec, rootfs, self.facts, owner_of(container))
+        native = container.runtime == "native"
+        packed = compile_plan(spec, rootfs, self.facts, owner_of(container)).encode() if native else b""
         definition = json.dumps(container.model_dump(mode="json", exclude_unset=True))
-        fresh = Compiled(container.digest, spec, plan, plan.encode(), rootfs, definition)
+        fresh = Compiled(container.digest, spec, packed, rootfs, definition)
         self._compiled[container.name] = fresh
         return fresh
 
@@ -248,7 +280,11 @@ class Launcher:
     def adopt(self, container: Container) -> None:
         """In a worker thread: know the spec of what runs, for exec and health checks. Its cgroup stays as it is."""
         try:
-            self._compile(container).prepared = True
+            compiled = self._compile(container)
+            compiled.prepared = True
+            if container.runtime != "native":
+                compiled.peer = Peer(container.runtime, "", "")  # until it is known, nothing joins it
+                compiled.peer = self.peers.look(container.runtime)
         except WharfError as error:
             log.warning("container=%s its definition cannot be compiled now: %s", container.name, error)
 
@@ -264,7 +300,10 @@ class Launcher:
         """In a worker thread: remove what run `generation` left. False when a process of it does not die."""
         if not self.tree.remove_leaf(name, generation):
             return False
-        shutil.rmtree(self.place(name).run(generation), ignore_errors=True)
+        run = self.place(name).run(generation)
+        if problem := peerbundle.delete(run, clock.boot_id()):
+            log.warning("container=%s generation=%d %s", name, generation, problem)
+        shutil.rmtree(run, ignore_errors=True)
         return True
 
     def forget(self, name: str) -> None:

@@ -110,9 +110,7 @@ struct attempt {
 	bool helped; /* pid is a helper's until init is born */
 };
 
-/* The container's end is a reader too: while no shim reads (it was lost, and the daemon with it), who writes waits for
- * room and does not die of SIGPIPE. Where the kernel refuses, it stays as it is. */
-static void keep_readable(int *end, int proc)
+void keep_readable(int *end, int proc)
 {
 	char name[32];
 	struct out o = {name, 0, sizeof name - 1};
@@ -346,6 +344,8 @@ int launch_init(const struct plan *plan, const struct launch_ask *ask, struct la
 		     plan_find(plan, OP_NAMESPACES, &op) && op.a[0].u & CLONE_NEWNS;
 	if (!whole || plan_find(plan, OP_JOIN, &op))
 		return fail_as(f, NULL, EINVAL, "plan", "init needs NAMESPACES with mount, ROOT and PIVOT, no JOIN");
+	if (plan_find(plan, OP_PEER, &op))
+		return fail_as(f, &op, EOPNOTSUPP, "plan", "another runtime does this, for a shim alone");
 	int err = attempt_launch(plan, ask, done, false, f);
 	/* Linux 6.10 to 6.18 at least: a process that is cloned into a cgroup is killed at birth unless its parent's
 	 * cgroup and that one have seen the same number of cgroup.kill writes */

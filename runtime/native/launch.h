@@ -134,6 +134,10 @@ struct launched {
 	bool late;  /* CLONE_INTO_CGROUP does not work here */
 };
 
+/* The container's end of a pipe is a reader too: while no shim reads (it was lost, and the daemon with it), who writes
+ * waits for room and does not die of SIGPIPE. Where the kernel refuses, it stays as it is. proc: the host's. */
+void keep_readable(int *end, int proc);
+
 /* Run the plan to the point where its program was executed, or where it waits at its gate. On -1, *f says why and
  * everything was undone. */
 MUST_CHECK int launch_init(const struct plan *plan, const struct launch_ask *ask, struct launched *done,

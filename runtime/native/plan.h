@@ -50,6 +50,7 @@ enum {
 	OP_SELINUX,
 	OP_PROPAGATION,
 	OP_MOUNTATTR,
+	OP_PEER,
 	OP_COUNT
 };
 
@@ -82,6 +83,9 @@ struct plan {
 	const uint8_t *base; /* borrowed */
 	uint32_t length, count;
 };
+
+/* What another runtime is asked to do: the kind of a PEER, whose ARGs follow it. */
+enum { PEER_CREATE, PEER_START, PEER_DELETE, PEER_KINDS };
 
 struct cursor {
 	uint32_t at, step;

@@ -39,6 +39,7 @@ static void end_run(struct shim *s, int status)
 	write_small(s->cgroup, "cgroup.kill", "1"); /* what init left behind */
 	for (unsigned i = 0; i < CLIENTS_MAX; i++)
 		sock_tell_end(s, i);
+	peer_end(s);
 	s->drain_until = boottime_ns() + DRAIN_SECONDS * SECOND;
 	start_late_hooks(s, HOOK_POSTSTOP);
 	close_fd(&s->kept_slave);

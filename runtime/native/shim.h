@@ -55,8 +55,8 @@ struct shim {
 	bool restless; /* the kernel refused to tell us something: look ourselves, ten times a second */
 	uint64_t started_ns, drain_until, retry_at, ask_until, ask_at;
 	uint32_t next_exec, next_serial;
-	struct plan plan;  /* kept for the hooks that come after the start; else empty */
-	int bundle;        /* where they run */
+	struct plan plan;  /* kept for the late hooks, or the delete of another runtime; else empty */
+	int bundle;        /* where hooks run */
 	pid_t hook_runner; /* a copy of us that runs them; 0: none */
 	int hook_told;     /* its fault comes here */
 	bool poststop_due;
@@ -130,6 +130,16 @@ MUST_CHECK int take_over(struct shim *s, const int *fds, struct fault *f);
 enum told { TOLD_RUNS, TOLD_STATUS, TOLD_NOTHING_YET };
 /* How an init that is not our child ended. */
 enum told ask_end(const struct shim *s, int *status);
+
+/* peer.c */
+#define PEER_PID "pid" /* files of the run directory that the other runtime writes */
+#define PEER_LOG "peer.log"
+/* Have another runtime create and start the container of the plan's PEER steps. On -1, *f says why, and it was undone.
+ */
+MUST_CHECK int peer_launch(struct shim *s, const struct plan *plan, int hangup, struct launched *done, struct fault *f);
+/* Init has ended: have the other runtime, if one made it, forget it. Does not wait. */
+void peer_end(const struct shim *s);
+
 /* Whether init has a SIGKILL coming, or is dead already. */
 bool init_is_dying(const struct shim *s);
 

@@ -148,6 +148,7 @@ static int launch(struct shim *s, const struct start_fds *fds, bool input, struc
 	struct cgroup_dirs dirs = {s->cgroup, s->parent, s->top};
 	struct launch_ask ask = NO_LAUNCH_ASK;
 	struct plan plan;
+	struct op op;
 	struct launched run;
 	s->bundle = fds->tag[TAG_BUNDLE];
 	if (s->bundle >= 0 && fchdir(s->bundle) < 0)
@@ -161,12 +162,13 @@ static int launch(struct shim *s, const struct start_fds *fds, bool input, struc
 	ask.hangup = START_FD;
 	ask.pipes = ask.reset_oom = true;
 	ask.input = input;
-	int err = launch_init(&plan, &ask, &run, f);
+	bool peer = plan_find(&plan, OP_PEER, &op);
+	int err = peer ? peer_launch(s, &plan, START_FD, &run, f) : launch_init(&plan, &ask, &run, f);
 	if (err < 0) {
 		explain_death(s, f);
 		run_undone_hooks(&plan);
 	}
-	if (err == 0 && has_hooks(&plan, 1u << HOOK_POSTSTART | 1u << HOOK_POSTSTOP))
+	if (err == 0 && (peer || has_hooks(&plan, 1u << HOOK_POSTSTART | 1u << HOOK_POSTSTOP)))
 		s->plan = plan;
 	else
 		plan_unmap(&plan);
