@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="there is no wharf-oci here; OCI_RUNTIME names another runtime"))
         reason = QUIRKS.get(name, {}).get(item.nodeid.rpartition("::")[2])
         if reason:
-            item.add_marker(pytest.mark.xfail(reason=f"{name}: {reason}", strict=False))
+            item.add_marker(pytest.mark.xfail(reason=f"{name}: {reason}", strict=True))
 
 
 @pytest.fixture(scope="session")

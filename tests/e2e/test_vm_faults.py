@@ -50,8 +50,7 @@ def test_10_a_stranger_with_a_recycled_pid_is_never_signalled(host: Host) -> Non
 @pytest.fixture
 def disk_that_hangs(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], None]]]:
     """A mounted ext4 on a device mapper disk, and how to give it an order: `suspend` makes writers hang in D state."""
-    if not DISK.exists():
-        pytest.skip("no disk: tests/vm/run --disk IMG --module dm-mod")
+    assert DISK.exists(), "no disk: tests/vm/run --disk IMG --module dm-mod"
     name = "wharf-hangs"
 
     def order(*words: str) -> None:

@@ -22,7 +22,7 @@ from tests.kernel.shimkit import Lab
 
 pytestmark = [pytest.mark.kernel, pytest.mark.anyio]
 # 6.1, without time namespaces, and no id maps or devices on the tmpfs that the tests' directories lie on
-in_guest = pytest.mark.skipif(os.environ.get("WHARFINGER_VM") == "1", reason="not in the guest's kernel or its /tmp")
+host_only = pytest.mark.skipif(os.environ.get("WHARFINGER_VM") == "1", reason="not in the guest's kernel or its /tmp")
 
 Spec = dict[str, Any]
 MAPS = [{"containerID": 0, "hostID": 200000, "size": 65536}]
@@ -135,7 +135,7 @@ async def test_a_namespace_of_another_kind_or_none_is_refused(lab: Lab, host: Ho
         assert (caught.value.operation, caught.value.errno) == ("JOINNS", error)
 
 
-@in_guest
+@host_only
 async def test_clocks_of_a_time_namespace_are_shifted(lab: Lab, host: HostFacts) -> None:
     spec = bundle("cut -d. -f1 /proc/uptime; cat /proc/self/timens_offsets", namespaces=("mount", "pid", "time"))
     spec["linux"]["timeOffsets"] = {"boottime": {"secs": 1_000_000, "nanosecs": 5}, "monotonic": {"secs": 7}}
@@ -264,7 +264,7 @@ async def test_what_does_not_fit_is_a_fault_that_names_it(lab: Lab, host: HostFa
     assert caught.value.errno == 28
 
 
-@in_guest
+@host_only
 async def test_ids_of_a_mount_are_mapped(lab: Lab, host: HostFacts, tree: Path) -> None:
     os.chown(tree / "sub/file", 5, 6)
     maps = [{"containerID": 0, "hostID": 1000, "size": 100}]
@@ -275,7 +275,7 @@ async def test_ids_of_a_mount_are_mapped(lab: Lab, host: HostFacts, tree: Path) 
     assert await run(lab, host, spec) == (0, ["1005:1006", "5:6", "5:6"])
 
 
-@in_guest
+@host_only
 async def test_a_new_file_system_can_have_its_ids_mapped(lab: Lab, host: HostFacts) -> None:
     maps = [{"containerID": 0, "hostID": 1000, "size": 100}]
     spec = bundle("stat -c %u:%g /a /b")
@@ -284,7 +284,7 @@ async def test_a_new_file_system_can_have_its_ids_mapped(lab: Lab, host: HostFac
     assert await run(lab, host, spec) == (0, ["1005:1006", "5:6"])
 
 
-@in_guest
+@host_only
 async def test_in_a_user_namespace_a_mount_with_its_maps_shows_plain_owners(
     lab: Lab, host: HostFacts, tree: Path
 ) -> None:
@@ -315,7 +315,7 @@ async def test_scheduling_priority_and_personality(lab: Lab, host: HostFacts) ->
     assert (code, lines) == (0, [expected, "5 3"])
 
 
-@in_guest
+@host_only
 async def test_with_nothing_at_dev_the_roots_own_is_filled(lab: Lab, host: HostFacts) -> None:
     (lab.root / "dev/null").write_text("a file of an image\n")
     (lab.root / "dev/fd").symlink_to("elsewhere")
@@ -325,7 +325,7 @@ async def test_with_nothing_at_dev_the_roots_own_is_filled(lab: Lab, host: HostF
     assert (code, lines) == (0, ["character special file", "/proc/self/fd", "3"])
 
 
-@in_guest
+@host_only
 async def test_devices_of_a_bundle_anywhere_in_its_root(lab: Lab, host: HostFacts) -> None:
     spec = bundle("stat -c '%n %a %t:%T %u' /opt/null /dev/one; echo x > /opt/null")
     spec["linux"]["devices"] = [
@@ -348,7 +348,7 @@ async def test_a_proc_of_the_host_can_be_bound_and_nothing_else_there(
         await run(lab, host, spec)
 
 
-@in_guest
+@host_only
 async def test_a_foreign_file_system_takes_its_own_options(lab: Lab, host: HostFacts, tmp_path: Path) -> None:
     lower, name = tmp_path / "lower", f"f{uuid.uuid4().hex[:6]}"
     for path in (lower, tmp_path / "upper", tmp_path / "work"):
