@@ -29,6 +29,7 @@ wants() {
 	runc                     runc                test
 	mkfs.ext4                e2fsprogs           test
 	dmsetup                  dmsetup             test
+	conmon                   conmon              test
 	END
 	[ "$(uname -m)" != x86_64 ] || echo 'linux.uml user-mode-linux test'
 	/usr/bin/python3 -c 'import ensurepip' 2>/dev/null || echo 'python-venv python3-venv must'
@@ -59,16 +60,30 @@ system_packages() {
 	DEBIAN_FRONTEND=noninteractive quiet apt-get install -y --no-install-recommends $list
 }
 
-# promtool only: the package itself would start a service.
-fetch_promtool() {
-	! command -v promtool >/dev/null && [ ! -x .venv/bin/promtool ] || return 0
+# Packages that would start a service: of those only programs, beside ours in .venv/bin.
+fetch_programs() {
 	[ "${SETUP_APT:-yes}" != no ] && command -v apt-get >/dev/null || return 0
+	fetch prometheus promtool
+	fetch containerd ctr containerd containerd-shim-runc-v2
+}
+
+lacks() {
+	for program; do
+		command -v "$program" >/dev/null || [ -x ".venv/bin/$program" ] || return 0
+	done
+	return 1
+}
+
+fetch() { # PACKAGE PROGRAM...
+	package=$1
+	shift
+	lacks "$@" || return 0
 	[ "$(id -u)" != 0 ] || [ -e /var/lib/apt/lists/lock ] || quiet apt-get update
 	dir=$(mktemp -d)
-	if (cd "$dir" && apt-get download -q prometheus && dpkg-deb -x prometheus_*.deb .) >"$dir/log" 2>&1; then
-		cp "$dir/usr/bin/promtool" .venv/bin/promtool
+	if (cd "$dir" && apt-get download -q "$package" && dpkg-deb -x "$package"_*.deb .) >"$dir/log" 2>&1; then
+		for program; do mv "$dir/usr/bin/$program" .venv/bin/; done
 	else
-		say "no promtool: $(tail -n 1 "$dir/log")"
+		say "no $package: $(tail -n 1 "$dir/log")"
 	fi
 	rm -rf "$dir"
 }
@@ -126,5 +141,5 @@ exec 9>build/.setup-lock
 
 system_packages
 python_packages
-fetch_promtool
+fetch_programs
 project

@@ -3,7 +3,7 @@
     python -m tests.bench.memory [N]
 
 N idle containers each; N processes share pages, so PSS falls with N. conmon runs with runc below it, as Podman has it.
-Install by hand what is to be compared: conmon and runc.
+What is to be compared is part of the set-up.
 """
 
 from __future__ import annotations
