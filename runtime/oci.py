@@ -138,6 +138,15 @@ def no(reason: str) -> Check:
     return check
 
 
+def never(reason: str) -> Check:
+    """As `no`, of a field whose 0 asks for something too."""
+
+    def check(value: Any, where: str) -> None:
+        raise fail(where, f"is not supported: {reason}")
+
+    return check
+
+
 def one_of(*words: str) -> Check:
     def check(value: Any, where: str) -> None:
         if value not in words:
@@ -242,7 +251,7 @@ resources = table(
                 "swap": i64,
                 "kernel": no("cgroup v1 only"),
                 "kernelTCP": no("cgroup v1 only"),
-                "swappiness": no("cgroup v1 only"),
+                "swappiness": never("cgroup v1 only"),  # 0 is a wish: never swap
                 "disableOOMKiller": no("cgroup v1 only"),
                 "useHierarchy": boolean,
                 "checkBeforeUpdate": boolean,

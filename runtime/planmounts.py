@@ -215,6 +215,7 @@ def device_ops(spec: Mapping[str, Any], new_user: bool) -> tuple[list[Op], list[
     devices = spec["linux"].get("devices") or ()
     if points.get("/dev", "tmpfs") != "tmpfs":
         return [], ["devices are not made: something else than a tmpfs is at /dev"] if devices else []
+    warnings: list[str] = []
     nodes: dict[str, Op] = {
         f"/dev/{name}": _node(f"/dev/{name}", linux.S_IFCHR | 0o666, major, minor, 0, 0, new_user)
         for name, major, minor in DEVICES
@@ -230,12 +231,27 @@ def device_ops(spec: Mapping[str, Any], new_user: bool) -> tuple[list[Op], list[
             raise DefinitionError("major and minor are needed", where)
         mode = _KINDS[kind] | (device.get("fileMode", 0o666) & 0o7777)
         major, minor, uid, gid = (device.get(key, 0) for key in ("major", "minor", "uid", "gid"))
+        if new_user and kind != "p":
+            _is_host_node(path, stat.S_IFMT(mode), (major, minor), where)
+            if told := [key for key in ("fileMode", "uid", "gid") if key in device]:
+                warnings.append(f"{path} is the host's own node in a user namespace: {', '.join(told)} are its too")
         nodes[path] = _node(path, mode, major, minor, uid, gid, new_user and kind != "p")
     ops = list(nodes.values())
     ops += [op("SYMLINK", target=target, path=path) for target, path in LINKS if path not in nodes]
     if points.get("/dev/pts") == "devpts":
         ops.append(op("SYMLINK", target="pts/ptmx", path="/dev/ptmx"))
-    return ops, []
+    return ops, warnings
+
+
+def _is_host_node(path: str, kind: int, numbers: tuple[int, int], where: str) -> None:
+    """Raises unless the host has this very device at this path: its node is what the container gets."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        detail = "in a user namespace a device is the host's own node"
+        raise LaunchError("BIND", path, error.errno or errno.EIO, detail, where) from None
+    if stat.S_IFMT(found.st_mode) != kind or (os.major(found.st_rdev), os.minor(found.st_rdev)) != numbers:
+        raise DefinitionError(f"the host's {path} is another device, and none can be made in a user namespace", where)
 
 
 def makes_devices_elsewhere(spec: Mapping[str, Any]) -> bool:

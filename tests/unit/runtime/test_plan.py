@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from config.errors import DefinitionError
+from config.errors import DefinitionError, LaunchError
 from config.model import Container
 from runtime import linux, wire
 from runtime.plan import Plan, compile_exec, compile_plan
@@ -284,6 +284,24 @@ def test_devices_of_a_bundle_are_made_beside_the_usual_ones(article: dict[str, A
     assert nodes["/dev/fuse"] == (0o020600, 10, 229, 5, 6)
     assert nodes["/dev/null"] == (0o020622, 1, 3, 0, 0)
     assert nodes["/dev/pipe"] == (0o010666, 0, 0, 0, 0)
+
+
+def test_a_device_in_a_user_namespace_is_the_hosts_own_or_refused(article: dict[str, Any], host: HostFacts) -> None:
+    maps = [{"containerID": 0, "hostID": 1000, "size": 10}]
+    article["linux"] |= {"uidMappings": maps, "gidMappings": maps}
+    article["linux"]["namespaces"].append({"type": "user"})
+    null = {"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600, "uid": 5}
+    article["linux"]["devices"] = [null]
+    plan = compile_plan(article, "/srv/r", host)
+    assert [one["source"] for one in plan.ops if one.name == "BIND" and one["target"] == "/dev/null"] == ["/dev/null"]
+    assert plan.warnings == ("/dev/null is the host's own node in a user namespace: fileMode, uid are its too",)
+    for wrong in ({"minor": 5}, {"type": "b"}):
+        article["linux"]["devices"] = [null | wrong]
+        with pytest.raises(DefinitionError, match="/linux/devices/0: the host's /dev/null is another device"):
+            compile_plan(article, "/srv/r", host)
+    article["linux"]["devices"] = [null | {"path": "/dev/wharf-has-none"}]
+    with pytest.raises(LaunchError, match="wharf-has-none"):
+        compile_plan(article, "/srv/r", host)
 
 
 def test_a_variable_that_stands_twice_has_its_last_value(article: dict[str, Any], host: HostFacts) -> None:
