@@ -105,9 +105,6 @@ class Settings(BaseSettings):
         "wharfinger-view", description="Group that may look through the control socket; empty: none."
     )
     parallel_starts: Annotated[int, fields.whole(1, 64)] = Field(4, description="Starts at once, at most.")
-    start_timeout: Annotated[float, fields.duration(0.1)] = Field(
-        30.0, description="How long the daemon waits for a container's keeper process to answer."
-    )
     log_level: Level = Field("info", description="What the daemon logs.")
     host_id: Annotated[str | None, BeforeValidator(_host_id)] = Field(
         None, description="Spreads restarts over a fleet; the host name when not given."

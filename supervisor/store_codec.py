@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from supervisor.lifecycle.facts import Cause, Desired, End, Oom, Phase, Saved, Scope, Source
+from supervisor.lifecycle.terms import STUCK
 
 VERSION = 1  # of the row's text; a row of a newer version is read as far as it is known
 
@@ -31,6 +32,7 @@ def dump_saved(saved: Saved) -> str:
             "cause": [saved.cause.code, saved.cause.text],
             "wake_at": saved.wake_at,
             "health_stop": saved.health_stop,
+            "stuck": saved.stuck,
         }
     )
 
@@ -57,7 +59,13 @@ def load_saved(text: str) -> Saved:
         cause=Cause(_is(str, cause[0], "cause"), _is(str, cause[1], "cause")),
         wake_at=_maybe_number(row.get("wake_at"), "wake_at"),
         health_stop=_is(bool, row.get("health_stop", False), "health_stop"),
+        stuck=_is(bool, row.get("stuck", _was_stuck(row)), "stuck"),
     )
+
+
+def _was_stuck(row: Mapping[str, Any]) -> bool:
+    """Of a record from before `stuck`, which only its words told."""
+    return row.get("phase") == Phase.STOPPING and str(row.get("cause", ["", ""])[1]).endswith(STUCK)
 
 
 def dump_end(end: End) -> str:

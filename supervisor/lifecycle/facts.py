@@ -69,6 +69,7 @@ class Saved:
     cause: Cause = Cause("new", "")
     wake_at: float | None = None  # void after a reboot
     health_stop: bool = False  # stopped by on_failure: stop
+    stuck: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,7 @@ class State:
     dependencies: tuple[str, ...] = ()  # not met, as last told; `unmet` is set only while a start waits for them
     slow: bool = False  # attempts are used up: one each slow_interval, until a run lasts
     kills: int = 0  # cgroup.kills of this run
+    stuck: bool = False  # STOPPING, and a process outlives SIGKILL
     held_until: float | None = None  # no launch before: something of the last run may be alive
     clean_at: float | None = None  # when a Clean that failed is tried again
     untended: str = ""  # the shim was lost: why no other has taken over yet

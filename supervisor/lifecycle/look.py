@@ -44,6 +44,7 @@ def initial(definition: Container, seed: str, saved: Saved | None) -> State:
         desired=saved.desired,
         explicit_stop=saved.explicit_stop,
         health_stop=saved.health_stop,
+        stuck=saved.stuck,
         generation=saved.generation,
         attempt=saved.attempt,
         ends=saved.ends,
@@ -70,6 +71,7 @@ def saved_of(s: State) -> Saved:
         cause=s.cause,
         wake_at=s.retry_at if s.phase is not Phase.UNKNOWN or s.restored is None else s.restored.wake_at,
         health_stop=s.health_stop,
+        stuck=s.stuck,
     )
 
 
@@ -105,7 +107,7 @@ def adopted(s: State, event: Adopted, now: float) -> Step:
         return moves.stop(s, now, cause, kill=killed)
     if was is Phase.STOPPING:  # a restart that an earlier daemon began, or that was asked for before this look
         return moves.stop(s, now, cause, again=again or STOPPED_FOR.get(cause.code, Reason.UPDATE))
-    return replace(s, cause=Cause("adopted", "found running when the daemon started")), ()
+    return replace(s, cause=Cause("adopted", "found running when the daemon started"), stuck=False), ()
 
 
 # --- nothing runs ------------------------------------------------------------------------------
@@ -124,7 +126,7 @@ def absent(s: State, event: Absent, now: float) -> Step:
         s = replace(s, last_end=end, generation=max(s.generation, end.generation))
     if event.booted or saved is None:
         s = replace(s, attempt=0, ends=())
-    s = replace(s, restored=None, kill_at_once=False)
+    s = replace(s, restored=None, kill_at_once=False, stuck=False)
     if s.removed:
         s, effects = moves.gone(s)
         return s, (*told[:1], *effects)

@@ -71,6 +71,7 @@ def begin(s: State, now: float, reason: Reason, cause: Cause) -> Step:
         killed_at=None,
         kill_at_once=False,
         kills=0,
+        stuck=False,
     )
     if s.unmet:
         return replace(s, cause=why.waiting(s.unmet)), ()
@@ -167,6 +168,7 @@ def over(s: State, end: End, now: float) -> Step:
         killed_at=None,
         kill_at_once=False,
         kills=0,
+        stuck=False,
         again=None,
         untended="",
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from supervisor.lifecycle.facts import Desired, Health, Phase, State
 from supervisor.lifecycle.restart import succeeded
-from supervisor.lifecycle.told import STUCK
 
 RESTS = frozenset({Phase.STOPPED, Phase.EXITED, Phase.FATAL})
 
@@ -16,7 +15,7 @@ def is_settled(state: State) -> bool:
 
 def is_stuck(state: State) -> bool:
     """A process of it outlives SIGKILL: the kernel holds it, and only the kernel's disk or server can let it go."""
-    return state.phase is Phase.STOPPING and state.cause.text.endswith(STUCK)
+    return state.phase is Phase.STOPPING and state.stuck
 
 
 def in_desired_state(state: State) -> bool:

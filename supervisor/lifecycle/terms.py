@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
+
+STUCK: Final = "stuck: a process does not die (D state?)"  # how a cause tells it; State.stuck is what counts
 
 
 class Phase(StrEnum):

@@ -31,9 +31,7 @@ from supervisor.lifecycle.facts import (
 )
 from supervisor.lifecycle.look import recorded
 from supervisor.lifecycle.moves import Step
-
-STUCK = "stuck: a process does not die (D state?)"
-
+from supervisor.lifecycle.terms import STUCK
 
 # --- runs --------------------------------------------------------------------------------------
 
@@ -201,4 +199,4 @@ def _still_there(s: State, now: float) -> Step:
         return s, ()
     if not s.cause.text.endswith(STUCK):
         s = replace(s, cause=Cause(s.cause.code, f"{s.cause.text}; {STUCK}"))
-    return moves.kill_all(s, now)
+    return moves.kill_all(replace(s, stuck=True), now)

@@ -9,11 +9,14 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import anyio
+
+from config.errors import GoneError
 from runtime import linux, shim, wire
 from runtime.wire import Op, op
 
@@ -246,6 +249,19 @@ class Lab:
             if path.is_dir():
                 remove_cgroup(path)
         remove_cgroup(self.top)
+
+
+@asynccontextmanager
+async def killed_after(one: shim.Shim) -> AsyncIterator[shim.Shim]:
+    """At the end its container is killed, and its shim has ended by itself."""
+    try:
+        yield one
+    finally:
+        with suppress(GoneError):
+            await one.signal(signal.SIGKILL)
+        with anyio.fail_after(10):
+            await one.wait_gone()
+        one.close()
 
 
 def remove_cgroup(path: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from config.errors import GoneError, HostError
 from runtime import shim, wire
-from tests.kernel.shimkit import Lab, sh
+from tests.kernel.shimkit import Lab, killed_after, sh
 
 pytestmark = [pytest.mark.kernel, pytest.mark.anyio]
 
@@ -28,14 +28,8 @@ pytestmark = [pytest.mark.kernel, pytest.mark.anyio]
 async def running(lab: Lab, script: str = "sleep 1000") -> AsyncIterator[shim.Shim]:
     one = await lab.start(sh(lab.root, script))
     await one.hello()
-    try:
+    async with killed_after(one):
         yield one
-    finally:
-        with suppress(GoneError):
-            await one.signal(signal.SIGKILL)
-        with anyio.fail_after(10):
-            await one.wait_gone()
-        one.close()
 
 
 def dial(lab: Lab) -> socket.socket:

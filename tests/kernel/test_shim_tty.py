@@ -16,11 +16,11 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 import pytest
 
-from config.errors import GoneError, LaunchError, RefusedError
+from config.errors import LaunchError, RefusedError
 from runtime import shim, wire
 from runtime.wire import Op, op
 from tests.kernel import shimkit
-from tests.kernel.shimkit import Lab, exec_ops, root_ops, self_ops
+from tests.kernel.shimkit import Lab, exec_ops, killed_after, root_ops, self_ops
 
 pytestmark = [pytest.mark.kernel, pytest.mark.anyio]
 
@@ -40,14 +40,8 @@ async def running(lab: Lab, ops: list[Op], stdin: bool = False) -> AsyncIterator
     with lab.request() as request:
         request = shim.StartRequest(request.name, request.generation, 0, 1, True, request.fds, stdin)
         one = await spare.start(wire.encode(ops), request)
-    try:
+    async with killed_after(one):
         yield one
-    finally:
-        with suppress(GoneError):
-            await one.signal(signal.SIGKILL)
-        with anyio.fail_after(10):
-            await one.wait_gone()
-        one.close()
 
 
 async def attach(one: shim.Shim) -> tuple[socket.socket, shim.Attached]:

@@ -36,11 +36,11 @@ def test_defaults(file: Path) -> None:
 
 
 def test_the_later_source_wins_a_value_at_a_time(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file.write_text('log_level = "error"\nparallel_starts = 2\nmetrics_listen = "off"\nstart_timeout = "1m"\n')
+    file.write_text('log_level = "error"\nparallel_starts = 2\nmetrics_listen = "off"\n')
     monkeypatch.setenv("WHARFINGER_LOG_LEVEL", "DEBUG")
     monkeypatch.setenv("WHARFINGER_PARALLEL_STARTS", "3")
     settings, sources = load_settings({"parallel-starts": "5", "--host-id": "edge7"})
-    assert (settings.metrics_listen, settings.start_timeout) == ("off", 60.0)
+    assert settings.metrics_listen == "off"
     assert (settings.log_level, settings.parallel_starts, settings.host_id) == ("debug", 5, "edge7")
     assert sources["metrics_listen"] == f"file {file}"
     assert sources["log_level"] == "environment WHARFINGER_LOG_LEVEL"
@@ -66,10 +66,6 @@ def test_the_later_source_wins_a_value_at_a_time(file: Path, monkeypatch: pytest
             '1:1: metrics_listen: must be HOST:PORT, [IPV6]:PORT or "off", not "::1:9627"',
         ),
         ('metrics_listen = "a:99999"\n', "1:1: metrics_listen: 99999 is not a port"),
-        (
-            'start_timeout = "soon"\n',
-            '1:1: start_timeout: "soon" is not a duration; write a duration as 500ms, 10s, 1m30s or 2h',
-        ),
         ('config_file = "/x"\n', "1:1: config_file: must not name another file"),
         ("log_level = 1\nlog_level = 2\n", "2:14: cannot overwrite a value"),
     ],

@@ -27,6 +27,7 @@ from supervisor.lifecycle.facts import (
     StopAsked,
     Tick,
 )
+from supervisor.lifecycle.settled import is_stuck
 from supervisor.lifecycle.why import status_line
 from tests.unit.lifecycle.world import DEPENDS, NOW, SITUATIONS, Life, define
 
@@ -113,9 +114,14 @@ def test_12_what_does_not_die_stays_stopping_with_words_and_ends_by_itself() -> 
     assert gaps == [5, 10, 20, 40, 60, 60, 60, 60]
     assert life.phase is Phase.STOPPING
     assert life.s.cause.text == "killed by op; stuck: a process does not die (D state?)"
+    assert is_stuck(life.s)
     assert life.tell(StartAsked(2, "op")).all(Launch)[1:] == []  # I2
+    assert is_stuck(life.s)  # whatever its cause says now
+    later = Life(life.s.definition, life.all(Persist)[-1].saved).tell(Adopted(1, 77, NOW))
+    assert is_stuck(later.s)  # another daemon knows it too
     life.ends(signal=9)
     assert life.all(Launch)[-1].generation == 2
+    assert not is_stuck(life.s)
 
 
 def test_a_stop_while_the_launch_is_in_flight_waits_for_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from supervisor import store_codec as codec
 from supervisor.lifecycle.facts import Cause, Desired, End, Oom, Phase, Saved, Scope, Source
+from supervisor.lifecycle.terms import STUCK
 from supervisor.ports import Decision
 from supervisor.store import DECISIONS_KEPT, ENDS_KEPT, PRUNE_EVERY, SAMPLES_KEPT, SqliteStore, open_store
 
@@ -28,6 +30,7 @@ FULL = Saved(
     cause=Cause("oom", 'it said "no"\n\udcff'),
     wake_at=12.5,
     health_stop=True,
+    stuck=True,
 )
 
 
@@ -236,6 +239,7 @@ ends = st.builds(
         cause=st.builds(Cause, st.text(), st.text()),
         wake_at=numbers,
         health_stop=st.booleans(),
+        stuck=st.booleans(),
     )
 )
 def test_any_record_comes_back_as_it_was(saved: Saved) -> None:
@@ -253,6 +257,17 @@ def test_no_field_of_a_record_is_forgotten() -> None:
 
 def test_a_record_of_a_later_version_is_read_as_far_as_it_is_known() -> None:
     assert codec.load_saved('{"generation": 4, "mood": "good", "last_end": null}') == Saved(generation=4)
+
+
+def test_a_record_from_before_stuck_was_a_field_tells_it_in_words() -> None:
+    words = f"killed by op; {STUCK}"
+    for phase, cause, stuck in (
+        ("STOPPING", words, True),
+        ("STOPPING", "killed by op", False),
+        ("EXITED", words, False),
+    ):
+        saved = codec.load_saved(json.dumps({"phase": phase, "cause": ["operator", cause]}))
+        assert saved.stuck is stuck
 
 
 @pytest.mark.parametrize(
