@@ -7,16 +7,16 @@ include/uapi/linux/bpf.h, struct bpf_cgroup_dev_ctx.
 
 from __future__ import annotations
 
+import binascii
 import ctypes
 import errno
-import hashlib
 import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from config.errors import DefinitionError
+from config.record import record
 
 MKNOD, READ, WRITE = 1, 2, 4
 ALL = MKNOD | READ | WRITE
@@ -26,7 +26,7 @@ _TYPES = {"b": 1, "c": 2}
 Kind = Literal["a", "b", "c"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rule:
     """Allows or denies `access` to devices; None is any number."""
 
@@ -150,7 +150,7 @@ def attach(cgroup_fd: int, rules: Sequence[Rule], bpf: Bpf = _syscall) -> None:
     Raises OSError: EPERM, ENOSYS or EINVAL where the kernel has no such programs.
     """
     code = program(rules)
-    name = b"wharf_" + hashlib.sha256(code).hexdigest()[:9].encode()
+    name = b"wharf_%08x%x" % (binascii.crc32(code), len(code) // 8 % 16)
     old = _attached(cgroup_fd, bpf)
     try:
         if any(found == name for _, found in old):

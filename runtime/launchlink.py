@@ -13,11 +13,11 @@ import signal
 import socket
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from config.errors import GoneError, HostError, LaunchError
+from config.record import record
 from runtime import wire
 
 # <fcntl.h>, not in the `fcntl` module of Python 3.11
@@ -26,7 +26,7 @@ _HOOK_ENDS: Final = {"timeout": "took too long", "given up": "was given up"}
 _SEALS: Final = 0x1 | 0x2 | 0x4 | 0x8  # SEAL, SHRINK, GROW, WRITE
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Launched:
     """A process that was started. `pidfd` is the caller's."""
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from config.errors import DefinitionError
+from config.record import record
 from runtime import linux, oci, users, wire
 from runtime.mountopts import PROPAGATION
 from runtime.plancred import (
@@ -46,11 +46,11 @@ _IPC_SYSCTLS = frozenset(
         "kernel.shm_rmid_forced",
     }
 )
-_SYSCTL = re.compile(r"[A-Za-z0-9_-]+([./][A-Za-z0-9_.:@-]+)+")
+_SYSCTL = r"[A-Za-z0-9_-]+([./][A-Za-z0-9_.:@-]+)+"
 _HOST_MAX = 64  # UTS fields
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Plan:
     """What the shim will do, in order. `warnings`: what the host could not give."""
 
@@ -223,7 +223,7 @@ def _sysctls(config: Mapping[str, Any], spaces: Namespaces) -> list[Op]:
     ops = []
     for key, value in (config.get("sysctl") or {}).items():
         where = f"/linux/sysctl/{oci.escape(key)}"
-        if not _SYSCTL.fullmatch(key) or ".." in key:
+        if not re.fullmatch(_SYSCTL, key) or ".." in key:
             raise DefinitionError(f"{key!r} is not the name of a sysctl", where)
         dotted = key.replace("/", ".")
         if dotted in _IPC_SYSCTLS or dotted.startswith("fs.mqueue."):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from config.errors import DefinitionError
+from config.record import record
 from runtime.wire import Op, op
 
 KINDS: Final = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
@@ -19,7 +19,7 @@ STATUSES: Final = ("creating", "created", "running", "stopped")
 _STATUS_OF: Final = (0, 0, 0, 1, 2, 3)  # what each kind is told
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Owner:
     """Whose hooks they are: the container's id and its bundle (absolute), as in its state."""
 

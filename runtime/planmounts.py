@@ -8,10 +8,10 @@ import posixpath
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from config.errors import DefinitionError, LaunchError
+from config.record import replace
 from runtime import linux, mountopts
 from runtime.mountopts import Options
 from runtime.plancred import require_lsm
@@ -42,7 +42,7 @@ _KINDS = {"c": linux.S_IFCHR, "u": linux.S_IFCHR, "b": linux.S_IFBLK, "p": linux
 _OWN = ("/proc", "/sys")  # nothing may stand in for these (CVE-2019-19921), nor a link lead to them: the shim checks
 
 
-_INLINE = re.compile(r"(\d{1,10})-(\d{1,10})-(\d{1,10})")
+_INLINE = r"(\d{1,10})-(\d{1,10})-(\d{1,10})"
 _MAP_KEYS = ("containerID", "hostID", "size")
 
 
@@ -190,7 +190,7 @@ def _inline_maps(text: str, where: str) -> tuple[list[dict[str, int]], list[dict
     maps: dict[str, list[dict[str, int]]] = {}
     for part in text.split(";"):
         key, _, value = part.partition("=")
-        entries = [_INLINE.fullmatch(entry) for entry in value.split("#")]
+        entries = [re.fullmatch(_INLINE, entry) for entry in value.split("#")]
         if key not in ("uids", "gids") or key in maps or not all(entries):
             raise DefinitionError(f"bad mapping {part!r}, uids=0-1000-1;gids=0-1000-1 is a good one", where)
         maps[key] = [dict(zip(_MAP_KEYS, map(int, e.groups()), strict=True)) for e in entries if e]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from config.errors import DefinitionError
+from config.record import record
 from runtime import linux
 from runtime.probe import HostFacts
 from runtime.wire import Op, op
@@ -26,7 +26,7 @@ _MAP_LINES = 340  # the kernel's limit, user_namespaces(7)
 _CLOCKS = ("monotonic", "boottime")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Namespaces:
     """`new`: CLONE_* of those that are made; `joined`: kind and path of those that are there."""
 

@@ -9,10 +9,10 @@ import os
 import re
 import resource
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from config.record import record
 from runtime.capabilities import names_of
 
 KERNEL_FLOOR = (5, 14)  # cgroup.kill, and mount_setattr of 5.12
@@ -24,7 +24,7 @@ Mode = Literal["unified", "hybrid", "legacy"]
 GetXattr = Callable[[Path, str], bytes]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HostFacts:
     """Facts of one host. `None` is unknown or absent."""
 
@@ -49,7 +49,7 @@ class HostFacts:
     lsms: frozenset[str] = frozenset()  # of apparmor and selinux, those that are on
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Mount:
     root: str
     point: str

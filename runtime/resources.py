@@ -9,17 +9,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from decimal import Decimal
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from config.errors import DefinitionError
+from config.record import record
 
 if TYPE_CHECKING:  # the command line of wharf-oci has no time for pydantic
+    from decimal import Decimal
+
     from config.model_parts import IoMax, Resources
 
 MAX = "max"
-_PAGE = re.compile(r"[1-9]\d*[KMG]B")
+_PAGE = r"[1-9]\d*[KMG]B"
 _RDMA = (("hcaHandles", "hca_handle"), ("hcaObjects", "hca_object"))
 PERIOD = 100_000
 PERIOD_MAX = 1_000_000
@@ -41,14 +43,14 @@ DEFAULTS: dict[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Limits:
     """`files`: what was asked for, beside which DEFAULTS hold. `io_max`: by device "8:0". `raw`: OCI `unified`, written
     last. `soft`: files that nobody asked for by name; a host that lacks them is no reason to refuse."""
 
-    files: Mapping[str, str] = field(default_factory=dict)
-    io_max: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    raw: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = MappingProxyType({})
+    io_max: Mapping[str, Mapping[str, int]] = MappingProxyType({})
+    raw: Mapping[str, str] = MappingProxyType({})
     soft: frozenset[str] = frozenset()
 
     def controllers(self) -> frozenset[str]:
@@ -60,6 +62,8 @@ class Limits:
 
 def cpu_max(cpus: Decimal | float) -> str:
     """The time of `cpus` processors as "quota period"; the period grows where the least quota, 1 ms, would not fit."""
+    from decimal import Decimal  # slow to import, and few say it
+
     value = Decimal(str(cpus))
     for period in (PERIOD, PERIOD_MAX):
         quota = int((value * period).to_integral_value())
@@ -166,7 +170,7 @@ def of_oci(resources: Mapping[str, Any]) -> Limits:
 def _hugetlb(resources: Mapping[str, Any]) -> dict[str, str]:
     files: dict[str, str] = {}
     for index, entry in enumerate(resources.get("hugepageLimits") or ()):
-        if not _PAGE.fullmatch(entry["pageSize"]):
+        if not re.fullmatch(_PAGE, entry["pageSize"]):
             where = f"/linux/resources/hugepageLimits/{index}/pageSize"
             raise DefinitionError(f"{entry['pageSize']!r} is no page size, 2MB is one", where)
         files[f"hugetlb.{entry['pageSize']}.max"] = str(entry["limit"])

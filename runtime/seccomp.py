@@ -14,7 +14,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib import resources
 from types import ModuleType
 from typing import Any
 
@@ -72,6 +71,8 @@ def _library() -> ModuleType:
 
 @cache
 def _data() -> dict[str, Any]:
+    from importlib import resources  # slow, and only for our own profile
+
     text = resources.files("runtime").joinpath("data/seccomp.json").read_text(encoding="utf-8")
     data: dict[str, Any] = json.loads(text)
     return data

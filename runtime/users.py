@@ -11,10 +11,10 @@ import os
 import stat
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from config.errors import DefinitionError
+from config.record import record
 
 MAX_FILE = 1 << 20
 MAX_LINKS = 40
@@ -23,7 +23,7 @@ MAX_GROUPS = 1024
 _DIR = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class User:
     uid: int
     gid: int
@@ -31,7 +31,7 @@ class User:
     home: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Passwd:
     name: str
     uid: int
@@ -39,7 +39,7 @@ class _Passwd:
     home: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Group:
     name: str
     gid: int

@@ -7,8 +7,9 @@ Everything is little endian. Formats: docs/runtime.md, "Plan" and "Protocol".
 import os
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from config.record import record
 
 Value = int | str | bytes
 
@@ -77,7 +78,7 @@ IDMAP_RECURSIVE: Final = 1  # IDMAP flags
 MOUNTATTR_RECURSIVE: Final = 1  # MOUNTATTR flags
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OpKind:
     """One row of the operation table."""
 
@@ -96,7 +97,7 @@ OPS: Final[dict[str, OpKind]] = {name: _kind(code, name, text) for code, name, t
 BY_CODE: Final[dict[int, OpKind]] = {kind.code: kind for kind in OPS.values()}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Op:
     """One operation of a plan: its name and its values in the table's order."""
 
@@ -227,8 +228,7 @@ def _decode_value(body: bytes, at: int, letter: str) -> tuple[Value, int]:
     return os.fsdecode(raw), end
 
 
-# Packets.
-
+# Packets
 FAULT: Final = struct.Struct("<HHi16s104s")
 START: Final = struct.Struct("<IHHQQII64s64s")
 STARTED: Final = struct.Struct("<IHHQqQ")  # a FAULT follows
@@ -299,7 +299,7 @@ REP_UNSAVED: Final = 8  # the exit record could not be written (yet)
 HOW: Final[dict[int, str]] = {1: "exited", 2: "signaled", 3: "signaled", 4: "unknown"}  # `b` of an end; 3: core dump
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Fault:
     """Which operation failed, on which system call and path, with which errno. `op` is "" outside of the plan."""
 
@@ -312,11 +312,11 @@ class Fault:
     @staticmethod
     def unpack(data: bytes) -> "Fault":
         code, step, err, call, path = FAULT.unpack(data[: FAULT.size])
-        kind = BY_CODE.get(code)
-        return Fault(kind.name if kind else "", step, err, _text(call), _text(path))
+        name = BY_CODE[code].name if code in BY_CODE else ""
+        return Fault(name, step, err, _text(call), _text(path))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Start:
     """The start message, without its fds. `tags` say what each fd is, in order."""
 
@@ -337,7 +337,7 @@ class Start:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Started:
     """Answer to a start message; `fault` is set when nothing runs. `started_ns`: CLOCK_BOOTTIME."""
 
@@ -357,7 +357,7 @@ class Started:
         return Started(generation, pid, started_ns, fault)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Req:
     """A request on the shim's socket."""
 
@@ -370,7 +370,7 @@ class Req:
         return REQ.pack(self.cmd, self.seq, self.arg, self.arg2)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rep:
     """A reply, or an event (`seq` 0). `tail` is what follows the fixed part: a fault or a record."""
 

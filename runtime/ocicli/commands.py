@@ -64,7 +64,7 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "create": Command("make:create", "make a container that waits for start", options=_CREATE),
-    "start": Command("make:start", "run the program of a created container"),
+    "start": Command("start:start", "run the program of a created container"),
     "run": Command(
         "run:run",
         "create and start; ends with the program's exit code",

@@ -14,7 +14,7 @@ from runtime.ocicli.store import CREATED, CREATING, STOPPED, Entry, State
 if TYPE_CHECKING:
     from runtime.ocicli.main import Call
 
-_REALTIME = re.compile(r"RT(MIN|MAX)(?:([+-])(\d{1,2}))?", re.ASCII)
+_REALTIME = r"RT(MIN|MAX)(?:([+-])(\d{1,2}))?"
 
 
 def parse_signal(word: str) -> int:
@@ -23,7 +23,7 @@ def parse_signal(word: str) -> int:
     number = -1
     if word.isascii() and word.isdigit():
         number = int(word)
-    elif match := _REALTIME.fullmatch(name):
+    elif match := re.fullmatch(_REALTIME, name, re.ASCII):
         number = int(signal.SIGRTMIN if match[1] == "MIN" else signal.SIGRTMAX)
         number += int(f"{match[2]}{match[3]}") if match[2] else 0
     elif f"SIG{name}" in signal.Signals.__members__:

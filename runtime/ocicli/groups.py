@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from config.errors import DefinitionError, GoneError, HostError, RefusedError
-from runtime import devices, resources
 from runtime.cgroupfs import GONE, CgroupFs
-from runtime.limits import apply_limits
+
+if TYPE_CHECKING:
+    from runtime.resources import Limits
 
 ALWAYS = ("cpuset", "cpu", "io", "memory", "pids")
 KILL_WAIT = 10.0
@@ -93,8 +94,10 @@ def _hand_down(path: Path, names: tuple[str, ...]) -> None:
                 _FS.write(path / "cgroup.subtree_control", f"+{name}")
 
 
-def limits_of(wanted: Mapping[str, Any]) -> resources.Limits:
+def limits_of(wanted: Mapping[str, Any]) -> Limits:
     """Limits of a checked `linux.resources`."""
+    from runtime import resources  # not for `start`, `kill` and `delete`
+
     limits = resources.of_oci(wanted)
     if "memory.swap.max" in limits.files and not _host_swaps():
         return resources.Limits(limits.files, limits.io_max, limits.raw, limits.soft | {"memory.swap.max"})
@@ -110,11 +113,15 @@ def _host_swaps() -> bool:
 
 def limit(path: Path, wanted: Mapping[str, Any]) -> None:
     """Write what `wanted` says and nothing else. Raises RefusedError; then all is as before."""
+    from runtime.limits import apply_limits
+
     apply_limits(_FS, path, limits_of(wanted), lenient=False, defaults=False)
 
 
 def limit_devices(path: Path, rules: list[Mapping[str, Any]] | None, warn: Callable[[str], None]) -> None:
     """Raises RefusedError when devices are denied and this kernel cannot do it."""
+    from runtime import devices
+
     fd = open_dir(path)
     try:
         devices.attach(fd, devices.rules_of(rules))

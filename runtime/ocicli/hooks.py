@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -32,6 +31,8 @@ def run_poststop(spec: Mapping[str, Any], state: Mapping[str, Any], warn: Callab
 
 
 def _run(hook: Mapping[str, Any], kind: str, state: bytes, bundle: str) -> None:
+    import subprocess  # slow, and few have hooks
+
     where = f"{kind} hook {hook['path']}"
     env = dict(entry.partition("=")[::2] for entry in hook.get("env") or ())
     cwd = bundle if os.path.isdir(bundle) else "/"

@@ -110,5 +110,15 @@ def _version() -> int:
     return 0
 
 
+def entry() -> None:
+    """The program. It ends at once: the interpreter would take down every module first, which takes 7 ms."""
+    code = main()
+    try:
+        sys.stdout.flush()
+    except OSError:
+        code = code or 1
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

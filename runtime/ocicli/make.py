@@ -1,4 +1,4 @@
-"""`create` and `start`: from a bundle to a container that waits, and to its program.
+"""`create`: from a bundle to a container that waits; `run` goes on from there.
 
 Whatever fails leaves nothing: no process, no cgroup, no directory. Source: runtime-spec runtime.md, "Lifecycle".
 """
@@ -18,17 +18,16 @@ from config.errors import DefinitionError, GoneError, HostError, LaunchError, Re
 from runtime import launchlink, oci, probe, wire
 from runtime.bundle import load_bundle
 from runtime.ocicli import groups, stdio
-from runtime.ocicli.hooks import run_hooks, run_poststop
+from runtime.ocicli.hooks import run_poststop
 from runtime.ocicli.process import Process
-from runtime.ocicli.store import CREATED, PAUSED, RUNNING, STARTING, STOPPED, Entry, State, entries, new_entry, now
+from runtime.ocicli.start import GATE, known
+from runtime.ocicli.store import CREATED, RUNNING, STOPPED, State, entries, new_entry, now
 from runtime.plan import Plan, compile_plan
 from runtime.planhooks import Owner
 from runtime.wire import Op
 
 if TYPE_CHECKING:
     from runtime.ocicli.main import Call
-
-GATE = "start.sock"
 
 
 class Making:
@@ -175,15 +174,8 @@ def launch(plan: bytes, tags: list[tuple[int, int]], flags: int, name: str) -> t
     try:
         launched = launchlink.launch(stdio.find_launch(), plan, tags, flags, name=name[:63])
     except LaunchError as error:
-        raise _known(error) from None
+        raise known(error) from None
     return launched.pid, launched.pidfd
-
-
-def _known(error: LaunchError) -> LaunchError:
-    """Engines read from the text whether the program was not found (exit code 127) or not allowed (126)."""
-    if error.operation == "EXEC" and error.errno == 2 and "/" not in error.path:
-        return LaunchError("EXEC", error.path, error.errno, "executable file not found in $PATH")
-    return error
 
 
 def _directory(stack: ExitStack, path: str) -> int:
@@ -211,38 +203,3 @@ def _undo(making: Making) -> None:
         stdio.remove_pid(making.call.options.text("pid-file"))
     if making.launching:
         run_poststop(making.spec, state.oci(STOPPED), warn)
-
-
-def start(call: Call) -> int:
-    """Let the program of a created container run."""
-    entry = call.entry
-    with entry.lock():
-        state = entry.load()
-        status = entry.status(state, held=True)
-        if status != CREATED or state.process is None:
-            words = {STOPPED: "has stopped", RUNNING: "is running already", PAUSED: "is paused"}
-            raise RefusedError(f"cannot start a container that {words.get(status, 'is ' + status)}", entry.id)
-        state.phase = STARTING
-        entry.save(state)
-        try:
-            launchlink.start(f"{entry.path}/{GATE}")
-        except GoneError:
-            raise RefusedError("cannot start a container that has stopped", entry.id) from None
-        except LaunchError as error:
-            groups.kill(state.cgroup)
-            raise _known(error) from None
-        state.phase = RUNNING
-        entry.save(state)
-        with suppress(OSError):
-            os.unlink(f"{entry.path}/{GATE}")
-    poststart(entry, state)
-    return 0
-
-
-def poststart(entry: Entry, state: State) -> None:
-    """Run the poststart hooks. Raises HostError when one fails; the container is killed then."""
-    try:
-        run_hooks(entry.config(), "poststart", state.oci(RUNNING))
-    except HostError:
-        groups.kill(state.cgroup)
-        raise

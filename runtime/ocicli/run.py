@@ -14,7 +14,8 @@ from runtime.bundle import MAX_CONFIG, parse_config
 from runtime.ocicli import groups, stdio
 from runtime.ocicli.args import parse_number
 from runtime.ocicli.end import destroy
-from runtime.ocicli.make import launch, make, poststart
+from runtime.ocicli.make import launch, make
+from runtime.ocicli.start import poststart
 from runtime.ocicli.store import CREATED, PAUSED, RUNNING, State
 from runtime.ocicli.tty import Terminal
 from runtime.ocicli.wait import Signals, become_reaper

@@ -228,10 +228,14 @@ def test_no_command_imports_what_is_slow() -> None:
 import sys
 import runtime.ocicli.main, runtime.ocicli.show
 quick = set(sys.modules)
-import runtime.ocicli.run, runtime.ocicli.end, runtime.ocicli.update, runtime.ocicli.events, runtime.ocicli.features
-slow = {"pydantic", "anyio", "trio", "asyncio", "ruamel", "rich", "pyseccomp", "importlib.metadata"}
+import runtime.ocicli.start, runtime.ocicli.end
+light = set(sys.modules)
+import runtime.ocicli.run, runtime.ocicli.update, runtime.ocicli.events, runtime.ocicli.features
+slow = {"pydantic", "anyio", "trio", "asyncio", "ruamel", "rich", "pyseccomp", "importlib.metadata",
+        "dataclasses", "inspect", "subprocess", "hashlib", "decimal", "tempfile", "importlib.resources"}
 print(sorted(n for n in sys.modules if n in slow))
-print(sorted(n for n in quick if n in slow | {"dataclasses", "inspect", "subprocess", "socket", "ctypes", "shutil"}))
+print(sorted(n for n in quick if n in slow | {"socket", "ctypes", "shutil"}))
+print(sorted(n for n in light if n in {"runtime.plan", "runtime.oci", "runtime.resources", "runtime.devices"}))
 """
     ran = subprocess.run(
         [sys.executable, "-S", "-c", code],
@@ -240,4 +244,4 @@ print(sorted(n for n in quick if n in slow | {"dataclasses", "inspect", "subproc
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
     )
-    assert ran.stdout.splitlines() == ["[]", "[]"]
+    assert ran.stdout.splitlines() == ["[]", "[]", "[]"]

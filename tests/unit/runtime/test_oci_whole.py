@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from functools import reduce
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 
 from config.errors import DefinitionError
+from config.record import replace
 from runtime import devices, oci, resources
 from runtime.bundle import load_bundle
 from runtime.ocicli import groups

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 
 from config.errors import DefinitionError, LaunchError
 from config.model import Container
+from config.record import replace
 from runtime import linux, wire
 from runtime.plan import Plan, compile_exec, compile_plan
 from runtime.probe import HostFacts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 
 from config.errors import DefinitionError
 from config.model import Container
+from config.record import replace
 from runtime import oci
 from runtime.capabilities import DEFAULT
 from runtime.plan import compile_plan
