@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from config import fields, words
 from config.errors import DefinitionError
@@ -23,6 +23,7 @@ from config.files import regular_file
 
 PREFIX = "WHARFINGER_"
 MAX_BYTES = 256 * 1024
+LABELS_MAX = 16
 Spot = tuple[int, int]
 _KEY = re.compile(r"\s*\[{0,2}\s*[\"']?([A-Za-z0-9_-]+)[\"']?\s*[=.\]]")
 # Variables of this prefix that are not settings of the daemon: wharfctl's socket, fault injection, the test harness.
@@ -50,6 +51,15 @@ def _listen(value: object) -> str:
     if int(port) > 65_535:
         raise fields.problem(f"{port} is not a port")
     return word
+
+
+def _labels(value: object) -> tuple[str, ...]:
+    keys = [key.strip() for key in value.split(",") if key.strip()] if isinstance(value, str) else value
+    if not isinstance(keys, list | tuple) or not all(isinstance(key, str) for key in keys):
+        raise fields.problem("must be a list of names of labels")
+    if len(keys) > LABELS_MAX:
+        raise fields.problem(f"has {len(keys)} labels; {LABELS_MAX} are allowed, since each is on every series")
+    return tuple(dict.fromkeys(fields.line(key) for key in keys))
 
 
 def _level(value: object) -> str:
@@ -97,6 +107,9 @@ class Settings(BaseSettings):
     )
     metrics_listen: Annotated[str, BeforeValidator(_listen)] = Field(
         "127.0.0.1:9627", description="Where `/metrics`, `/healthz` and `/readyz` are served: `HOST:PORT`, or `off`."
+    )
+    metrics_labels: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_labels)] = Field(
+        (), description="Labels of definitions that are put on series of `/metrics`; they may hold secrets, so: none."
     )
     socket_group: Annotated[str, BeforeValidator(_group)] = Field(
         "wharfinger", description="Group that may act through the control socket; empty: root alone."

@@ -54,7 +54,7 @@ def expressions() -> list[str]:
 
 @pytest.fixture(scope="module")
 def exported() -> set[str]:
-    daemon = DaemonView("0", "r", "6.1", {"cpu": True}, True, True, 1.0, 0, False, 0.0)
+    daemon = DaemonView("0", "r", "6.1", {"cpu": True}, True, True, 1.0, 0, False, 0.0, disks={"state": "/"})
     own = Exposition().render([], daemon, 0.0).decode()
     return {family.name for family in FAMILIES} | set(re.findall(r"^# TYPE (\S+)", own, re.MULTILINE))
 

@@ -61,9 +61,11 @@ _OURS: tuple[tuple[str, str, str, tuple[str, ...], str], ...] = (
     ("takeovers_total", "counter", "this process", (),
      "Shims that took over a running container after a loss."),
     ("log_bytes_total", "counter", "shim", (),
-     "Bytes of output that the container's shim took since it started."),
+     "Bytes of output that were written to the container's log."),
     ("log_dropped_bytes_total", "counter", "shim", (),
      "Bytes of output that could not be written to the log."),
+    ("log_size_bytes", "gauge", "log directory, once a minute", (),
+     "Disk space that the container's log files take."),
 )
 # fmt: on
 

@@ -17,6 +17,7 @@ from monitor import labels
 from monitor.cgroup import LIMIT_FILES, PRESSURE_FILES, STAT_FILES, CgroupReader, Sample
 from monitor.devices import DeviceNames
 from monitor.families import FAMILIES, SLOT
+from monitor.network import RunNetwork
 from monitor.own import OwnMetrics
 from monitor.rows import Cells, Row
 from monitor.view import ContainerView as ContainerView
@@ -35,11 +36,12 @@ _log = logging.getLogger(__name__)
 class _Entry:
     """What is kept of a container between two collections."""
 
-    __slots__ = ("limits_at", "limits_key", "reader", "row")
+    __slots__ = ("limits_at", "limits_key", "network", "reader", "row")
 
     def __init__(self, row: Row) -> None:
         self.row = row
         self.reader: CgroupReader | None = None
+        self.network: RunNetwork | None = None
         self.limits_key: object = None
         self.limits_at = 0.0
 
@@ -116,7 +118,7 @@ class Exposition:
         if entry is None or entry.row.identity != (view.cgroup, view.image, name, extra):
             fresh = _Entry(Row(name, view, extra))
             if entry is not None:
-                fresh.reader = entry.reader
+                fresh.reader, fresh.network = entry.reader, entry.network
             entry = self._entries[view.name] = fresh
         sample = self._read(entry, view, files)
         if sample is None:
@@ -167,8 +169,10 @@ class Exposition:
 
     def _fill_run(self, entry: _Entry, view: ContainerView, cells: Cells) -> None:
         """What belongs to the run and is not below the stable parent's own files."""
+        leaf = view.leaf or f"g{view.generation}"
+        self._fill_network(entry, view, f"{view.cgroup}/{leaf}", cells)
         if entry.reader is not None:
-            leaf = f"{view.leaf or f'g{view.generation}'}/cgroup.procs"
+            leaf += "/cgroup.procs"
             try:
                 sample = entry.reader.read((leaf,))
             except GoneError:
@@ -176,19 +180,27 @@ class Exposition:
             self._count((("cgroup.procs", number) for _, number in sample.errors))
             if leaf in sample.files:
                 entry.row.put_processes(cells, sample.files[leaf])
-        if view.net_pid is not None:
-            try:
-                with open(os.path.join(self._proc, str(view.net_pid), "net/dev"), "rb") as file:
-                    self.own.left_out("limit", entry.row.put_network(cells, file.read(1 << 20)))
-            except OSError as e:
-                if e.errno not in (errnos.ENOENT, errnos.ESRCH, errnos.EINVAL):
-                    self._count([("net/dev", e.errno or 0)])
+
+    def _fill_network(self, entry: _Entry, view: ContainerView, member: str, cells: Cells) -> None:
+        if entry.network is not None and entry.network.pid != view.net_pid:
+            entry.network.close()
+            entry.network = None
+        if view.net_pid is None:
+            return
+        try:
+            if entry.network is None:
+                entry.network = RunNetwork(self._proc, view.net_pid, member)
+            self.own.left_out("limit", entry.row.put_network(cells, entry.network.read()))
+        except OSError as e:
+            if e.errno not in (errnos.ENOENT, errnos.ESRCH, errnos.EINVAL):
+                self._count([("net/dev", e.errno or 0)])
 
     def _forget(self, views: Sequence[str] | dict[str, ContainerView]) -> None:
         for name in self._entries.keys() - set(views):
-            reader = self._entries.pop(name).reader
-            if reader is not None:
-                reader.close()
+            entry = self._entries.pop(name)
+            for kept in (entry.reader, entry.network):
+                if kept is not None:
+                    kept.close()
 
     def _count(self, errors: object) -> None:
         for file, number in errors:  # type: ignore[attr-defined]

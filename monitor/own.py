@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from prometheus_client import Counter, Gauge, PlatformCollector, ProcessCollector, generate_latest
@@ -21,6 +21,7 @@ from monitor.labels import clean
 from monitor.view import DaemonView
 
 CONTROLLERS = ("cpu", "memory", "io", "pids", "cpuset")
+ADOPTIONS = ("running", "taken_over", "ended", "lost")
 DROP_REASONS = ("limit", "vanished", "label", "fault")
 
 _C = TypeVar("_C", bound=Collector)
@@ -73,6 +74,9 @@ class OwnMetrics:
         )
         self._refused = self.gauge("definition_errors", "Definition files that are refused now.")
         self._polled = self.gauge("definition_watch_degraded", "1 if the definition directory is polled, not watched.")
+        self._adopted = self.counter("adoptions_total", "Containers that the daemon found when it started.", "found")
+        self._disk = self.gauge("disk_size_bytes", "Size of the file system of the daemon's directory.", "holds")
+        self._disk_free = self.gauge("disk_free_bytes", "Room left there for the daemon and its containers.", "holds")
         self._lag = self.gauge("event_loop_lag_seconds", "Largest event-loop delay since the previous scrape.")
         for reason in DROP_REASONS:
             self._dropped.labels(reason)
@@ -115,6 +119,11 @@ class OwnMetrics:
         self._scrape_error.set(failed)
         for controller in CONTROLLERS:
             self._enabled.labels(controller).set(bool(daemon.controllers.get(controller)))
+        for found in ADOPTIONS:
+            counted = self._adopted.labels(found)
+            counted.reset()
+            counted.inc(daemon.adopted.get(found, 0))
+        self._disks(daemon.disks)
         self._build.clear()
         build = (daemon.version, daemon.revision, platform.python_version(), daemon.kernel or self._kernel)
         self._build.labels(*map(clean, build)).set(1)
@@ -131,6 +140,17 @@ class OwnMetrics:
             else:
                 self._hidden.discard(PREFIX + name)
                 gauge.set(value)
+
+    def _disks(self, disks: Mapping[str, str]) -> None:
+        self._disk.clear()
+        self._disk_free.clear()
+        for holds, directory in disks.items():
+            try:
+                state = os.statvfs(directory)
+            except OSError:
+                continue
+            self._disk.labels(holds).set(state.f_frsize * state.f_blocks)
+            self._disk_free.labels(holds).set(state.f_frsize * state.f_bavail)
 
     def text(self) -> bytes:
         """All of it, ending in a newline."""

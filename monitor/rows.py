@@ -24,7 +24,7 @@ from monitor.families import (
     RESTART_REASONS,
     SLOT,
 )
-from monitor.view import ContainerView
+from monitor.view import ContainerView, SpaceView
 
 Cells = list[bytes | None]
 
@@ -101,6 +101,7 @@ _SPEC = (
     ("memory.low", SLOT["container_spec_memory_reservation_limit_bytes"]),
     ("pids.max", SLOT["container_threads_max"]),
 )
+_SPACE_SLOTS = (SLOT["container_fs_usage_bytes"], SLOT["container_fs_limit_bytes"])
 _PROCESSES, _SEEN = SLOT["container_processes"], SLOT["container_last_seen"]
 _QUOTA, _PERIOD, _SHARES = (SLOT["container_spec_cpu_" + name] for name in ("quota", "period", "shares"))
 
@@ -316,6 +317,13 @@ class Row:
         self._single(cells, "log_bytes_total", view.log_bytes)
         self._single(cells, "log_dropped_bytes_total", view.log_dropped)
 
+    def write_space(self, view: ContainerView, cells: Cells) -> None:
+        space = view.space or SpaceView()
+        self._single(cells, "log_size_bytes", space.logs)
+        for slot, value in zip(_SPACE_SLOTS, (space.root, space.limit), strict=True):
+            start = self._series("device", space.device, _SPACE_SLOTS)[_SPACE_SLOTS.index(slot)]
+            cells[slot] = None if value is None else start + str(value).encode()
+
     def _single(self, cells: Cells, name: str, value: object | None) -> None:
         cells[SLOT[f"{PREFIX}container_{name}"]] = None
         if value is not None:
@@ -360,6 +368,7 @@ _GROUPS: tuple[tuple[Callable[[ContainerView], object], Callable[[Row, Container
     (lambda view: (view.digest, view.runtime, view.cgroup_dir), Row.write_info),
     (_state_key, Row.write_state),
     (_count_key, Row.write_counts),
+    (lambda view: view.space, Row.write_space),
     (lambda view: (tuple(view.health_checks.items()), view.health_check_seconds), Row.write_checks),
     (
         lambda view: (

@@ -9,6 +9,17 @@ from monitor.families import LIVE_PHASES
 
 
 @dataclass(frozen=True, slots=True)
+class SpaceView:
+    """Bytes on disk, measured a while ago. device: what the root is on, `/dev/sda`. None is unknown: no sample."""
+
+    root: int | None = None
+    device: str = ""
+    limit: int | None = None
+    """Size of the file system that the root is on."""
+    logs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerView:
     """One container. Mappings are copies that nobody writes to any more: they are read in another thread.
 
@@ -52,11 +63,13 @@ class ContainerView:
     takeovers: int = 0
     recorder_samples: int | None = None
     log_bytes: int | None = None
+    """Counted since the page was made that daemon and shims share; the next too."""
     log_dropped: int | None = None
     leaf: str = ""
     """Directory of the run's cgroup below cgroup_dir, `g3`; empty: `g<generation>`."""
     net_pid: int | None = None
-    """A process in the container's own network namespace; None when it has none."""
+    """Its init, for the network; None when it has the host's by definition."""
+    space: SpaceView | None = None
 
     @property
     def live(self) -> bool:
@@ -83,3 +96,7 @@ class DaemonView:
     """Largest delay of the event loop since the last collection; LoopLag.take() gives it."""
     allow_labels: tuple[str, ...] = ()
     """Labels of definitions that become labels of series."""
+    adopted: Mapping[str, int] = field(default_factory=dict)
+    """Containers that were found at the daemon's start, by what was found: running, taken_over, ended, lost."""
+    disks: Mapping[str, str] = field(default_factory=dict)
+    """Directories whose file systems are shown, by what they hold: state, logs."""

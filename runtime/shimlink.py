@@ -243,8 +243,15 @@ class Shim:
         await self._ask(wire.CMD_LOGCONF, max_size, max_files)
 
     async def logstat(self) -> LogStat:
-        rep, _ = await self._ask(wire.CMD_LOGSTAT)
+        rep, fds = await self._ask(wire.CMD_LOGSTAT)
+        close_all(fds)
         return LogStat(rep.a, rep.b, rep.c, rep.d)
+
+    async def counts(self) -> int:
+        """The memfd of its `OutputPage`, for the caller to own; -1: it has none."""
+        _, fds = await self._ask(wire.CMD_LOGSTAT)
+        close_all(fds[1:])
+        return fds[0] if fds else -1
 
     async def reopen(self) -> None:
         """The log file was moved away: begin a new one."""

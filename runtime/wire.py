@@ -240,7 +240,6 @@ STARTED_MAGIC: Final = 0x4E525453
 WIRE_VERSION: Final = 1
 REPLY: Final = 0x80000000
 PACKET_MAX: Final = 4096  # the longest packet that the shim sends
-
 # fds of a start message
 TAG_PLAN: Final = 1
 TAG_RUNDIR: Final = 2
@@ -261,6 +260,7 @@ TAG_ERR_PIPE: Final = 16
 TAG_TTY: Final = 17
 TAG_FDS: Final = 18  # may come several times: these become 3, 4 and so on of the program
 TAG_BUNDLE: Final = 19
+TAG_COUNTS: Final = 20  # the memfd of `runtime.outputpage`
 START_FDS_MAX: Final = 64
 
 START_OOM_GROUP: Final = 1  # flags of a start message

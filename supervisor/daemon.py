@@ -49,6 +49,7 @@ from supervisor.launch import Launcher
 from supervisor.sampler import Sampler
 from supervisor.store import SqliteStore, lock_state_dir, open_store
 from supervisor.stream import Stream
+from supervisor.survey import Survey
 from supervisor.views import Views
 
 log = logging.getLogger("wharfinger")
@@ -166,13 +167,16 @@ async def _run(
     control = Daemon(fleet, definitions, events, info, troubles)
     sampler = Sampler(fleet, clock)
     ready = False
-    views = Views(fleet, definitions, facts, tree.controllers, clock, sampler.loop_lag, lambda: watch.degraded)
+    views = Views(
+        fleet, definitions, facts, tree.controllers, clock, sampler.loop_lag, lambda: watch.degraded, settings
+    )
     scraper = Scraper(Exposition(), views, wall=clock.wall)
     tasks.start_soon(watcher.run, lambda notice: _noticed(fleet, notice))
     await _declare(fleet, definitions)
     serving = await api.serve(settings, control, partial(_scrape, scraper), tasks, ready=lambda: ready)
     await _look(fleet, definitions, launcher, tasks)
     tasks.start_soon(sampler.run)
+    tasks.start_soon(Survey(fleet).run)
     tasks.start_soon(_follow, watch, definitions, fleet)
     with suppress(WharfError):
         await launcher.spares.refill()

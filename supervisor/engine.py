@@ -24,6 +24,7 @@ from config.model import Container
 from monitor import pidfd as pidfds
 from monitor.events import EventWatcher, Notice
 from monitor.recorder import Ring, pack
+from monitor.view import SpaceView
 from runtime import shim as shims
 from supervisor import tend
 from supervisor.keeper import Durable, Slow
@@ -65,6 +66,7 @@ class Tally:
     restarts: dict[str, int] = field(default_factory=dict)
     ends: dict[str, int] = field(default_factory=dict)
     oom_kills: dict[str, int] = field(default_factory=dict)
+    created: int | None = None  # wall, when it was first stored
 
 
 def add(counter: dict[str, int], key: str, by: int = 1) -> None:
@@ -89,6 +91,7 @@ class Hands:
         self.check_seconds = 0.0
         self.pressure: dict[tuple[str, str], int] = {}  # notices by (resource, some or full)
         self.care = tend.Care(tell)
+        self.space: SpaceView | None = None
         self._remarked: dict[str, float] = {}
         self._watching = False
         self._launched = anyio.Event()  # set but while a launch is under way
@@ -112,9 +115,10 @@ class Hands:
             decisions.append(decision(after.cause.code, after.cause.text))
         counted: list[tuple[dict[str, int], str, int]] = []
 
-        def write() -> None:
+        def write() -> int:
             store = self.shared.store
             with store.batch():
+                created = self.tally.created or store.note_created(self.name, int(wall))
                 for item in durable:
                     if isinstance(item, facts.RecordEnd):
                         self._write_end(item.end, wall, counted)
@@ -124,8 +128,9 @@ class Hands:
                     store.count_restart(self.name, launch.reason)
                     counted.append((self.tally.restarts, launch.reason, 1))
                 noted.extend(_numbered(one, store.decide(one)) for one in decisions)
+            return created
 
-        await to_thread.run_sync(write, limiter=self.shared.store_threads)
+        self.tally.created = await to_thread.run_sync(write, limiter=self.shared.store_threads)
         for counter, key, by in counted:
             add(counter, key, by)
         for one in noted:

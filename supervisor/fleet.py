@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ class Fleet:
         self._host_id = host_id
         self._records = dict(records)
         self._told_unmet: dict[str, tuple[str, ...]] = {}
+        self.found: Counter[str] = Counter()  # by the first look: running, taken_over, ended, lost
 
     # -- members --------------------------------------------------------------------------------
 
@@ -70,7 +72,11 @@ class Fleet:
         name = definition.name
         record = self._records.pop(name, None)  # once: a name that is declared again later begins anew
         state = initial(definition, f"{self._host_id}/{name}", record.saved if record else None)
-        tally = Tally(dict(record.restarts), dict(record.ends), dict(record.oom_kills)) if record else Tally()
+        tally = (
+            Tally(dict(record.restarts), dict(record.ends), dict(record.oom_kills), record.created)
+            if record
+            else Tally()
+        )
         hands = Hands(name, self._shared, lambda event: keeper.tell(event), tally)
         hands.definition, hands.file = definition, file
         if record is not None:
@@ -106,6 +112,7 @@ class Fleet:
             await anyio.sleep(SILENT_RETRY)
         member.hands.problem = ""
         self._tell_unmet(member)
+        self._count_found(found)
         if found.shim is not None:
             if found.definition is not None and found.definition.digest != member.state.definition.digest:
                 # It was changed while no daemon watched: what runs is the old one.
@@ -122,6 +129,12 @@ class Fleet:
             with CancelScope(shield=True):
                 await to_thread.run_sync(shared.launcher.clean, name, generation)
         member.adopted = True
+
+    def _count_found(self, found: adopt.Found) -> None:
+        if found.shim is not None:
+            self.found["running" if found.taken is None else "taken_over"] += 1
+        elif found.end is not None:
+            self.found["lost" if found.end.source is facts.Source.LOST else "ended"] += 1
 
     async def take_in_undeclared(
         self, names: Iterable[str], leaves: Mapping[str, Iterable[int]], definitions: Definitions
@@ -160,6 +173,8 @@ class Fleet:
         shim = found.shim
         assert shim is not None
         await to_thread.run_sync(self._shared.launcher.adopt, definition)
+        if found.taken is None:
+            await self._shared.launcher.recall_page(member.state.name, shim)
         member.hands.hold(shim)
         member.keeper.tell(facts.Adopted(shim.generation, shim.pid, shim.started))
         if found.taken is not None:

@@ -24,6 +24,7 @@ from config.model import Container
 from runtime import peerbundle, shim, wire
 from runtime.bundle import load_bundle
 from runtime.cgroups import Tree
+from runtime.outputpage import OutputPage
 from runtime.peer import Peer, Peers
 from runtime.plan import compile_plan
 from runtime.planhooks import Owner
@@ -126,6 +127,7 @@ class Launcher:
         self._limiter = CapacityLimiter(parallel)
         self._threads = CapacityLimiter(8)
         self._compiled: dict[str, Compiled] = {}
+        self.pages: dict[str, OutputPage] = {}
 
     def place(self, name: str) -> Place:
         return Place(self.runs_dir / name, self._log_dir / name)
@@ -268,6 +270,8 @@ class Launcher:
                 fds[wire.TAG_LOGDIR] = opened(os.dup(fds[wire.TAG_RUNDIR]))
             if (top := self.tree.open_top()) is not None:
                 fds[wire.TAG_CGTOP] = opened(top)
+            if (page := self._page(container.name)) is not None:
+                fds[wire.TAG_COUNTS] = page.fd
             yield shim.StartRequest(
                 name=container.name,
                 generation=generation,
@@ -276,6 +280,26 @@ class Launcher:
                 oom_group=container.oom.group,
                 fds=fds,
             )
+
+    def _page(self, name: str) -> OutputPage | None:
+        if name not in self.pages:
+            try:
+                self.pages[name] = OutputPage()
+            except OSError as error:
+                log.warning("container=%s its output is not counted: %s", name, error.strerror)
+        return self.pages.get(name)
+
+    async def recall_page(self, name: str, running: shim.Shim) -> None:
+        """Read on what the shim of an earlier daemon counts into."""
+        try:
+            fd = await running.counts()
+            if fd >= 0:
+                page = OutputPage(fd)
+                if (old := self.pages.pop(name, None)) is not None:
+                    old.close()
+                self.pages[name] = page
+        except (WharfError, OSError) as error:
+            log.warning("container=%s its output is not counted: %s", name, error)
 
     def adopt(self, container: Container) -> None:
         """In a worker thread: know the spec of what runs, for exec and health checks. Its cgroup stays as it is."""
@@ -309,6 +333,8 @@ class Launcher:
     def forget(self, name: str) -> None:
         """In a worker thread: the container is gone for good; its logs stay, for people."""
         self.drop(name)
+        if (page := self.pages.pop(name, None)) is not None:
+            page.close()
         self.tree.remove(name)
         with suppress(OSError):
             self.place(name).run_dir.rmdir()

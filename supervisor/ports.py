@@ -56,6 +56,7 @@ class Record:
     restarts: Mapping[str, int]  # by Reason
     ends: Mapping[str, int]  # by success error signal oom start_failure lost
     oom_kills: Mapping[str, int]  # by Scope
+    created: int | None = None  # wall, when it was first stored
 
 
 class Store(Protocol):
@@ -74,6 +75,10 @@ class Store(Protocol):
         ...
 
     def count_restart(self, name: str, reason: str) -> None: ...
+
+    def note_created(self, name: str, wall: int) -> int:
+        """The first time counts; what it was is the answer."""
+        ...
 
     def count_oom(self, name: str, scope: str, kills: int) -> None: ...
 

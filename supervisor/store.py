@@ -77,7 +77,12 @@ class SqliteStore:
                     continue
                 mine = counters.get(name, {})
                 records[name] = Record(
-                    saved, boot_id, mine.get("restart", {}), mine.get("end", {}), mine.get("oom", {})
+                    saved,
+                    boot_id,
+                    mine.get("restart", {}),
+                    mine.get("end", {}),
+                    mine.get("oom", {}),
+                    mine.get("created", {}).get(""),
                 )
             self._put_aside(bad)
             return records
@@ -188,6 +193,12 @@ class SqliteStore:
     def count_restart(self, name: str, reason: str) -> None:
         with self.batch():
             self._count(name, "restart", reason)
+
+    def note_created(self, name: str, wall: int) -> int:
+        with self.batch():
+            self._db.execute("INSERT OR IGNORE INTO counters VALUES (?, 'created', '', ?)", (name, wall))
+            row = self._db.execute("SELECT value FROM counters WHERE name = ? AND kind = 'created'", (name,)).fetchone()
+            return int(row[0])
 
     def count_oom(self, name: str, scope: str, kills: int) -> None:
         """Kills of children while init lives: no end will tell them."""

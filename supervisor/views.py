@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from config.settings import Settings
 from monitor.metrics import ContainerView, DaemonView
 from runtime.probe import WANTED, HostFacts
 from supervisor.definitions import Definitions
@@ -26,6 +27,7 @@ class Views:
         clock: Clock,
         loop_lag: Callable[[], float],
         degraded: Callable[[], bool],
+        settings: Settings,
     ) -> None:
         self._fleet = fleet
         self._definitions = definitions
@@ -34,12 +36,18 @@ class Views:
         self._clock = clock
         self._loop_lag = loop_lag
         self._degraded = degraded
+        self._settings = settings
+        self._began: dict[str, tuple[float, float]] = {}
+        self._version = version("wharfinger")
 
     def __call__(self) -> tuple[Sequence[ContainerView], DaemonView]:
         offset = self._clock.wall() - self._clock.boot()
-        containers = [self._container(member, offset) for member in self._fleet.members.values()]
+        members = self._fleet.members
+        containers = [self._container(member, offset) for member in members.values()]
+        for name in self._began.keys() - members.keys():
+            del self._began[name]
         daemon = DaemonView(
-            version=version("wharfinger"),
+            version=self._version,
             kernel=self._facts.release,
             controllers={name: name in self._controllers for name in WANTED},
             psi=self._facts.psi,
@@ -47,13 +55,20 @@ class Views:
             reload_ok_wall=self._definitions.last_success,
             definition_errors=len({p.split(":")[0] for p in self._definitions.problems()}),
             watch_degraded=self._degraded(),
+            adopted=dict(self._fleet.found),
+            disks={"state": str(self._settings.state_dir), "logs": str(self._settings.log_dir)},
+            allow_labels=self._settings.metrics_labels,
             loop_lag=self._loop_lag(),
         )
         return containers, daemon
 
     def _container(self, member: Member, offset: float) -> ContainerView:
         state, hands = member.state, member.hands
-        cgroup = hands.shared.launcher.tree.path(state.name)
+        launcher = hands.shared.launcher
+        cgroup = launcher.tree.path(state.name)
+        page = launcher.pages.get(state.name)
+        output = None if page is None else page.read()
+        host_network = state.definition.bundle is None and state.definition.network == "host"
         return ContainerView(
             name=state.name,
             cgroup=self._below_mount(cgroup),
@@ -66,7 +81,8 @@ class Views:
             health=state.health,
             generation=state.generation,
             definition=state.definition.digest,
-            started_wall=None if state.started_at is None else state.started_at + offset,
+            created_wall=hands.tally.created,
+            started_wall=self._start(state.name, state.started_at, offset),
             restarts=dict(hands.tally.restarts),
             ends=dict(hands.tally.ends),
             oom_kills=dict(hands.tally.oom_kills),
@@ -80,7 +96,20 @@ class Views:
             pressure_events=dict(hands.pressure),
             shim_losses=hands.care.losses,
             takeovers=hands.care.takeovers,
+            log_bytes=None if output is None else output.size,
+            log_dropped=None if output is None else output.dropped,
+            net_pid=None if hands.shim is None or host_network else hands.shim.pid,
+            space=hands.space,
         )
+
+    def _start(self, name: str, started: float | None, offset: float) -> float | None:
+        """Wall time of a start, the same in every scrape: the clocks drift, and a change would look like a restart."""
+        if started is None:
+            return None
+        known = self._began.get(name)
+        if known is None or known[0] != started:
+            known = self._began[name] = (started, float(round(started + offset)))
+        return known[1]
 
     def _below_mount(self, cgroup: Path) -> str:
         mount = self._facts.cgroup_mount

@@ -8,7 +8,7 @@
 #include <time.h>
 
 #define SECOND 1000000000ull
-enum { BATCH_LINES = 120, READS_A_TURN = 4, HOLD_SECONDS = 2, NAME_SIZE = 32 };
+enum { PAGE_SIZE = 4096, BATCH_LINES = 120, READS_A_TURN = 4, HOLD_SECONDS = 2, NAME_SIZE = 32 };
 
 static const char CURRENT[] = "current.log";
 static const char *const NAMES[LOG_STREAMS] = {"stdout", "stderr"};
@@ -35,9 +35,28 @@ void logs_init(struct logs *l, int dir, uint64_t max_size, uint32_t max_files)
 		l->streams[i].fd = -1;
 }
 
+/* A page that nobody can shrink cannot fault for want of a file. Others have it mapped too: an earlier run's shim may
+ * still write its last lines. */
+void logs_share(struct logs *l, int fd)
+{
+	struct stat st;
+	if (fd < 0 || fstat(fd, &st) < 0 || st.st_size != PAGE_SIZE || !(fcntl(fd, F_GET_SEALS) & F_SEAL_SHRINK))
+		return;
+	void *page = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (page != MAP_FAILED && madvise(page, PAGE_SIZE, MADV_DONTFORK) == 0)
+		l->page = page;
+}
+
+static void count(struct logs *l, unsigned what, uint64_t n)
+{
+	l->counts[what] += n;
+	if (l->page)
+		__atomic_fetch_add(&l->page[what], n, __ATOMIC_RELAXED);
+}
+
 static void note_error(struct logs *l, int err)
 {
-	l->errors++;
+	count(l, COUNT_ERRORS, 1);
 	l->last_error = err;
 }
 
@@ -150,18 +169,23 @@ static void clear(struct batch *b)
 static size_t keep_whole_lines(struct logs *l, const struct batch *b, size_t written)
 {
 	size_t kept = 0;
+	uint64_t text = 0, lines = 0, dropped = 0;
 	for (unsigned i = 0; i < b->lines; i++) {
 		if (kept + b->line[i].bytes <= written) {
 			kept += b->line[i].bytes;
-			l->bytes += b->line[i].text;
-			l->lines++;
+			text += b->line[i].text;
+			lines++;
 		} else {
-			l->dropped += b->line[i].text;
-			l->untold += b->line[i].text;
+			dropped += b->line[i].text;
 			written = kept; /* none after it either */
 		}
 	}
 	l->size += kept;
+	l->untold += dropped;
+	count(l, COUNT_BYTES, text);
+	count(l, COUNT_LINES, lines);
+	if (dropped)
+		count(l, COUNT_DROPPED, dropped);
 	return kept;
 }
 

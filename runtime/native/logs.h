@@ -16,6 +16,9 @@ struct stream {
 	char buf[LOG_CHUNK];
 };
 
+/* What became of the output. Text without headers; dropped: the disk did not take it. */
+enum { COUNT_BYTES, COUNT_LINES, COUNT_DROPPED, COUNT_ERRORS, LOG_COUNTS };
+
 /* Told of all output as it is read, before it is a line. */
 typedef void log_tap(void *arg, unsigned stream, const char *data, size_t n);
 
@@ -25,7 +28,8 @@ struct logs {
 	uint64_t max_size; /* 0: no limit */
 	uint64_t size;     /* of the file */
 	uint64_t retry_at; /* boottime before which the file is not opened again */
-	uint64_t bytes, lines, dropped, errors;
+	uint64_t counts[LOG_COUNTS]; /* of this shim */
+	uint64_t *page;		     /* the same of all runs, for others to read; NULL: there is none */
 	uint64_t untold; /* dropped bytes that no line in the file tells of yet */
 	int32_t last_error;
 	log_tap *tap;
@@ -34,6 +38,9 @@ struct logs {
 };
 
 void logs_init(struct logs *l, int dir, uint64_t max_size, uint32_t max_files);
+/* Count into this memfd too, beside others that do: one page, sealed against shrinking. Another is left alone. fd is
+ * borrowed. */
+void logs_share(struct logs *l, int fd);
 /* Read what is there, a bounded amount, and write it. True when the stream has ended. */
 bool logs_pump(struct logs *l, struct stream *s);
 /* Write unfinished lines that were held too long; returns the boottime when to call again, 0: never. */

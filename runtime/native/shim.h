@@ -45,7 +45,8 @@ struct exec {
 
 struct shim {
 	int epoll, signals, listener;
-	int lock; /* held on the run directory: one shim a run */
+	int lock;   /* held on the run directory: one shim a run */
+	int counts; /* memfd of the container's output, for a daemon that has lost it; -1: none */
 	int run_dir, cgroup, parent, top, proc, proc_pid, memory_events;
 	pid_t pid;
 	int pidfd;

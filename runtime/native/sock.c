@@ -189,11 +189,12 @@ static int cmd_logconf(struct shim *s, struct call *c, struct rep *rep)
 
 static int cmd_logstat(struct shim *s, struct call *c, struct rep *rep)
 {
-	(void)c;
-	rep->a = s->logs.bytes;
-	rep->b = s->logs.lines;
-	rep->c = s->logs.dropped;
-	rep->d = s->logs.errors;
+	rep->a = s->logs.counts[COUNT_BYTES];
+	rep->b = s->logs.counts[COUNT_LINES];
+	rep->c = s->logs.counts[COUNT_DROPPED];
+	rep->d = s->logs.counts[COUNT_ERRORS];
+	c->reply_fds[0] = s->counts;
+	c->n_reply = s->counts >= 0;
 	return 0;
 }
 

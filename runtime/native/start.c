@@ -14,7 +14,7 @@
 
 void init_state(struct shim *s)
 {
-	s->epoll = s->signals = s->listener = s->lock = s->bundle = s->hook_told = -1;
+	s->epoll = s->signals = s->listener = s->lock = s->counts = s->bundle = s->hook_told = -1;
 	s->run_dir = s->cgroup = s->parent = s->top = s->proc = s->proc_pid = s->memory_events = s->pidfd = -1;
 	for (unsigned i = 0; i < CLIENTS_MAX; i++)
 		s->clients[i].fd = -1;
@@ -105,6 +105,8 @@ static int take_start(struct shim *s, const struct start *start, const struct st
 	s->record.generation = start->generation;
 	s->record.oom_group = start->flags & START_OOM_GROUP;
 	logs_init(&s->logs, fds->tag[TAG_LOGDIR], start->log_max_size, start->log_max_files);
+	s->counts = fds->tag[TAG_COUNTS];
+	logs_share(&s->logs, s->counts);
 	if (!s->placed && fds->tag[TAG_SHIMCG] >= 0 && write_small(fds->tag[TAG_SHIMCG], "cgroup.procs", "0") < 0)
 		return fail(f, NULL, "write", "cgroup.procs of the shims");
 	return lock_run(s, f);

@@ -29,6 +29,7 @@ enum {
 	TAG_TTY,
 	TAG_FDS, /* may come several times */
 	TAG_BUNDLE,
+	TAG_COUNTS,
 	TAG_COUNT
 };
 enum { START_OOM_GROUP = 1, START_CREATE = 2, START_EXEC = 4, START_TAKEOVER = 8, START_STDIN = 16 };

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import anyio
 import pytest
 
 from runtime import shim, wire
+from runtime.outputpage import OutputPage
 from tests.kernel.shimkit import SANITIZED, Lab, parse_line, sh
 
 pytestmark = [pytest.mark.kernel, pytest.mark.anyio]
@@ -240,3 +242,35 @@ async def stop(running: shim.Shim) -> None:
     with anyio.fail_after(10):
         await running.wait_gone()
     running.close()
+
+
+async def test_output_is_counted_for_others_over_runs_and_nobody_is_woken_to_tell(lab: Lab) -> None:
+    page = OutputPage()
+    lab.extra_fds[wire.TAG_COUNTS] = page.fd
+    await lab.run(sh(lab.root, "echo 12345; echo 12345"))
+    assert (page.read().size, page.read().lines) == (12, 2)
+    lab.generation = 2
+    running = await lab.start(sh(lab.root, "echo 12345; sleep 1000"))
+    await running.hello()
+    with anyio.fail_after(10):
+        while page.read().lines < 3:
+            await anyio.sleep(0.01)
+    before = switches(running.shim_pid)
+    for _ in range(100):
+        assert page.read().size == 18
+    assert switches(running.shim_pid) == before
+    again = OutputPage(await running.counts())  # a later daemon
+    page.close()
+    assert again.read().size == 18
+    again.close()
+    await stop(running)
+
+
+async def test_a_page_that_could_be_cut_off_is_not_counted_into(lab: Lab) -> None:
+    fd = os.memfd_create("open", os.MFD_CLOEXEC)
+    os.truncate(fd, 4096)
+    lab.extra_fds[wire.TAG_COUNTS] = fd
+    await lab.run(sh(lab.root, "echo hello"))
+    assert os.pread(fd, 32, 0) == bytes(32)
+    assert lab.text() == "hello\n"
+    os.close(fd)

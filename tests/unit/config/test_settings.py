@@ -35,6 +35,14 @@ def test_defaults(file: Path) -> None:
     assert {**sources, "config_file": "default"} == dict.fromkeys(Settings.model_fields, "default")
 
 
+def test_labels_of_metrics_are_a_list_or_words(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text('metrics_labels = ["team", "site", "team"]\n')
+    assert load_settings()[0].metrics_labels == ("team", "site")
+    monkeypatch.setenv("WHARFINGER_METRICS_LABELS", "com.example.team, site")
+    assert load_settings()[0].metrics_labels == ("com.example.team", "site")
+    assert load_settings({"metrics_labels": ""})[0].metrics_labels == ()
+
+
 def test_the_later_source_wins_a_value_at_a_time(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text('log_level = "error"\nparallel_starts = 2\nmetrics_listen = "off"\n')
     monkeypatch.setenv("WHARFINGER_LOG_LEVEL", "DEBUG")
@@ -56,6 +64,12 @@ def test_the_later_source_wins_a_value_at_a_time(file: Path, monkeypatch: pytest
         ("\nlog_levl = 1\n", '2:1: log_levl: unknown key, did you mean "log_level"?'),
         ("# x\n[log]\nlevel = 1\n", '2:2: log: unknown key, did you mean "log_dir"?'),
         ('\nlog_level = "loud"\n', '2:1: log_level: must be one of debug, info, warning, error, not "loud"'),
+        ("metrics_labels = 1\n", "1:1: metrics_labels: must be a list of names of labels"),
+        ("metrics_labels = [1]\n", "1:1: metrics_labels: must be a list of names of labels"),
+        (
+            f"metrics_labels = {[str(n) for n in range(17)]}\n",
+            "1:1: metrics_labels: has 17 labels; 16 are allowed, since each is on every series",
+        ),
         ("parallel_starts = 0\n", "1:1: parallel_starts: must be from 1 to 64, not 0"),
         ("parallel_starts = true\n", "1:1: parallel_starts: must be a whole number, not true"),
         ('state_dir = "var"\n', '1:1: state_dir: must be an absolute path, not "var"'),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from monitor import families
 from monitor.metrics import ContainerView, DaemonView, Exposition
+from monitor.view import SpaceView
 from tests.fixtures import tree
 
 DOC = Path(__file__).parents[3] / "docs" / "metrics.md"
@@ -24,7 +25,9 @@ def documented() -> dict[str, tuple[str, tuple[str, ...], str]]:
 
 def everything(tmp_path: Path) -> str:
     """An exposition with every family in it."""
-    tree.build(tmp_path / "proc", {"7": {"net": {"dev": "eth0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n"}}})
+    dev = "eth0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n"
+    seven: tree.Tree = {"net": {"dev": dev}, "ns": {"net": ""}, "cgroup": "0::/web/g1\n"}
+    tree.build(tmp_path / "proc", {"self": {"ns": {"net": ""}}, "7": seven})
     view = ContainerView(
         "web",
         "/web",
@@ -40,9 +43,16 @@ def everything(tmp_path: Path) -> str:
         log_bytes=1,
         log_dropped=1,
         net_pid=7,
+        space=SpaceView(1, "/dev/sda", 2, 3),
     )
     daemon = DaemonView(
-        psi=True, reload_ok=True, reload_ok_wall=1.0, definition_errors=0, watch_degraded=False, loop_lag=0
+        psi=True,
+        reload_ok=True,
+        reload_ok_wall=1.0,
+        definition_errors=0,
+        watch_degraded=False,
+        loop_lag=0,
+        disks={"state": "/"},
     )
     exposition = Exposition(proc=tmp_path / "proc")
     exposition.own.read_failed("io.stat", "EIO")
