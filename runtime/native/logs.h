@@ -25,12 +25,12 @@ typedef void log_tap(void *arg, unsigned stream, const char *data, size_t n);
 struct logs {
 	int dir, file; /* owned; file -1: not open */
 	uint32_t max_files;
-	uint64_t max_size; /* 0: no limit */
-	uint64_t size;     /* of the file */
-	uint64_t retry_at; /* boottime before which the file is not opened again */
+	uint64_t max_size;           /* 0: no limit */
+	uint64_t size;               /* of the file */
+	uint64_t retry_at;           /* boottime before which the file is not opened again */
 	uint64_t counts[LOG_COUNTS]; /* of this shim */
-	uint64_t *page;		     /* the same of all runs, for others to read; NULL: there is none */
-	uint64_t untold; /* dropped bytes that no line in the file tells of yet */
+	uint64_t *page;              /* the same of all runs, for others to read; NULL: there is none */
+	uint64_t untold;             /* dropped bytes that no line in the file tells of yet */
 	int32_t last_error;
 	log_tap *tap;
 	void *tap_arg;
