@@ -12,7 +12,8 @@ from config.model import Container
 # Read again by whoever uses them, or written to cgroup files. Everything else is fixed when init starts.
 LIVE = frozenset((
     "restart", "success_exit_codes", "stop_signal", "stop_grace_period", "autostart", "start_timeout", "healthy_after",
-    "resources", "oom", "healthcheck", "depends_on", "logging", "labels", "allow_vulnerable_runtime",
+    "resources", "oom", "pressure", "on_pressure", "healthcheck", "depends_on", "logging", "labels",
+    "allow_vulnerable_runtime",
 ))  # fmt: skip
 
 

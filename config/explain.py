@@ -15,7 +15,7 @@ LATER: dict[str, frozenset[str]] = {
     "": frozenset((
         "ports", "dns", "dns_search", "dns_opt", "extra_hosts", "networks", "tty", "stdin_open", "volumes", "secrets",
         "configs", "devices", "device_cgroup_rules", "env_file", "image_policy", "pull_policy", "notify", "watchdog",
-        "on_pressure", "metrics", "annotations", "platform", "profiles", "extends", "post_start", "pre_start",
+        "metrics", "annotations", "platform", "profiles", "extends", "post_start", "pre_start",
         "pre_stop", "requires", "update", "gpus", "storage_opt",
     )),
     "healthcheck": frozenset(("http", "tcp", "file", "notify")),

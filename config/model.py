@@ -43,6 +43,8 @@ from config.model_parts import (
     Logging,
     Mount,
     Oom,
+    Pressure,
+    PressureWord,
     Resources,
     Restart,
     UserNs,
@@ -131,6 +133,10 @@ class Container(Part):
     healthy_after: Duration = Field(1.0, description="A run this long counts as started (supervisord's startsecs).")
     resources: Resources = Field(Resources(), description="Limits.")
     oom: Oom = Field(Oom(), description="Out of memory.")
+    pressure: Pressure = Field(Pressure(), description="What counts as pressure.")
+    on_pressure: Annotated[PressureWord, one_of(PressureWord)] = Field(
+        "event", description="When pressure lasts: an event, or a restart too."
+    )
     oom_score_adj: Annotated[int, whole(-1000, 1000)] = Field(
         0, description="Whom the kernel kills first when the host runs out of memory."
     )
@@ -185,6 +191,8 @@ class Container(Part):
         found = [*self._root_problems(), *self._mount_problems()]
         if self.name in self.depends_on:
             found.append((("depends_on", self.name), "a container cannot depend on itself"))
+        if self.on_pressure == "restart":
+            found += self._pressure_problems()
         both = sorted(set(self.cap_add) & set(self.cap_drop))
         found += [(("cap_drop",), f"{cap} is both added and dropped") for cap in both]
         if self.network == "host":
@@ -211,6 +219,18 @@ class Container(Part):
         keys = [key for key in _BUNDLE_DECIDES if getattr(self, key) != fields[key].default]
         keys += ["tmpfs"] if self.tmpfs else []
         return [((fields[key].alias or key,), "the bundle's config.json decides this; remove it here") for key in keys]
+
+    def _pressure_problems(self) -> list[tuple[Path, str]]:
+        found: list[tuple[Path, str]] = []
+        if self.restart.policy == "no":
+            found.append((("on_pressure",), 'restart needs a restart policy; "no" never restarts'))
+        for i, source in enumerate(self.pressure.restart_on):
+            at: Path = ("pressure", "restart_on", i)
+            if self.pressure.off(source):
+                found.append((at, f"pressure.{source} is off"))
+            elif source == "memory_high" and self.resources.memory_high is None:
+                found.append((at, "needs resources.memory_high"))
+        return found
 
     def _mount_problems(self) -> list[tuple[Path, str]]:
         found: list[tuple[Path, str]] = []
@@ -245,6 +265,6 @@ def canonical(container: Container) -> dict[str, Any]:
 
 
 __all__ = [
-    "Container", "Dependency", "HealthCheck", "IoMax", "Logging", "Mount", "Oom", "RLIM_INFINITY", "Resources",
-    "Restart", "UserNs", "canonical",
+    "Container", "Dependency", "HealthCheck", "IoMax", "Logging", "Mount", "Oom", "Pressure", "RLIM_INFINITY",
+    "Resources", "Restart", "UserNs", "canonical",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -30,6 +30,7 @@ from config.fields import (
     whole,
     whole_number,
 )
+from config.pressure import OFF, Threshold
 from config.words import (
     ContainerPath,
     Cpuset,
@@ -47,6 +48,8 @@ ExhaustedWord = Literal["fatal", "slow"]
 MissingWord = Literal["refuse", "warn"]
 ChildKillWord = Literal["ignore", "restart"]
 HealthWord = Literal["none", "restart", "stop", "event"]
+PressureWord = Literal["event", "restart"]
+SourceWord = Literal["memory", "memory_high", "cpu", "io"]
 PidsWord = Annotated[int, Field(ge=1, le=2**22)] | Literal["max"] | None
 ConditionWord = Literal["started", "healthy", "completed_successfully"]
 MountWord = Literal["bind", "tmpfs"]
@@ -188,6 +191,36 @@ class Oom(Part):
     on_child_kill: Annotated[ChildKillWord, one_of(ChildKillWord)] = Field(
         "ignore", description="With `group: false`: what to do when a child was killed and init lives."
     )
+
+
+def _sources(value: object) -> tuple[str, ...]:
+    value = as_list(value)
+    if not isinstance(value, list | tuple):
+        raise problem(f"must be a list of sources, not {kind(value)}")
+    known = get_args(SourceWord)
+    for i, word in enumerate(value):
+        if word not in known:
+            raise problem(f"must be one of {', '.join(known)}, not {quote(word)}", (i,))
+    return tuple(dict.fromkeys(str(word) for word in value))
+
+
+class Pressure(Part):
+    """`pressure:` when tasks wait for memory, processors or disks (PSI). Thresholds not given are the daemon's."""
+
+    memory: Threshold | None = Field(
+        None, description="KIND THRESHOLD WINDOW: tasks that waited so long in a window of 500ms to 10s; or off."
+    )
+    cpu: Threshold | None = Field(None, description="The same for processors.")
+    io: Threshold | None = Field(None, description="The same for disks.")
+    restart_on: Annotated[
+        tuple[SourceWord, ...], BeforeValidator(_sources, json_schema_input_type=SourceWord | list[SourceWord])
+    ] = Field(("memory",), description="With `on_pressure: restart`: what counts; memory_high is memory.high exceeded.")
+    restart_after: Duration = Field(10.0, description="How long it has to go on before the restart.")
+    cool_down: Annotated[float, duration(1.0)] = Field(600.0, description="Time between two such restarts, at least.")
+
+    def off(self, source: str) -> bool:
+        """Said here; the daemon's settings may say it too."""
+        return getattr(self, source, None) == OFF
 
 
 class HealthCheck(Part):

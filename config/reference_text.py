@@ -51,8 +51,9 @@ x-notes: {owner: shop team}    # keys that start with x- are not read
 
 A definition is compared by its meaning: order of keys, comments, units and spelled-out defaults make no difference, and
 an unchanged definition never restarts a container. Changes of `restart`, `success_exit_codes`, `stop_signal`,
-`stop_grace_period`, `autostart`, `start_timeout`, `healthy_after`, `resources`, `oom`, `healthcheck`, `depends_on`,
-`logging`, `labels` and `allow_vulnerable_runtime` apply to the running container. All others restart it.
+`stop_grace_period`, `autostart`, `start_timeout`, `healthy_after`, `resources`, `oom`, `pressure`, `on_pressure`,
+`healthcheck`, `depends_on`, `logging`, `labels` and `allow_vulnerable_runtime` apply to the running container. All
+others restart it.
 
 ## Fields of a container
 
@@ -90,7 +91,7 @@ GROUPS: tuple[tuple[str, list[str]], ...] = (
             "depends_on",
         ],
     ),
-    ("Resources", ["resources", "oom", "oom_score_adj", "rlimits", "shm_size"]),
+    ("Resources", ["resources", "oom", "pressure", "on_pressure", "oom_score_adj", "rlimits", "shm_size"]),
     ("Files and network", ["mounts", "tmpfs", "read_only", "network", "sysctls"]),
     (
         "Security",
@@ -155,6 +156,8 @@ TYPES: dict[str, str] = {
     "depends_on": "list or mapping of blocks",
     "resources": "block",
     "oom": "block",
+    "pressure": "block",
+    "on_pressure": "`event`, `restart`",
     "oom_score_adj": "-1000 to 1000",
     "ulimits": "mapping",
     "shm_size": "size, 4KiB or more",
@@ -203,6 +206,12 @@ TYPES: dict[str, str] = {
     "resources.io_max.wiops": "number",
     "oom.group": "true, false",
     "oom.on_child_kill": "`ignore`, `restart`",
+    "pressure.memory": "`KIND THRESHOLD WINDOW`, `off`",
+    "pressure.cpu": "the same",
+    "pressure.io": "the same",
+    "pressure.restart_on": "list of `memory`, `memory_high`, `cpu`, `io`",
+    "pressure.restart_after": "duration",
+    "pressure.cool_down": "duration, 1s or more",
     "healthcheck.test": "list or text",
     "healthcheck.interval": "duration, 100ms or more",
     "healthcheck.timeout": "duration, 100ms or more",
@@ -235,6 +244,9 @@ TYPES: dict[str, str] = {
     "settings.metrics_labels": "list of labels' names",
     "settings.socket_group": "group",
     "settings.view_group": "group",
+    "settings.pressure_memory": "`KIND THRESHOLD WINDOW`, `off`",
+    "settings.pressure_cpu": "the same",
+    "settings.pressure_io": "the same",
     "settings.parallel_starts": "1 to 64",
     "settings.log_level": "`debug`, `info`, `warning`, `error`",
     "settings.host_id": "text",
@@ -272,6 +284,8 @@ EXAMPLES: dict[str, str] = {
     "depends_on": "depends_on: {db: {condition: healthy}}",
     "resources": "resources: {memory: 128MiB, cpus: 0.5}",
     "oom": "oom: {group: false}",
+    "pressure": "pressure: {memory: full 1s 2s}",
+    "on_pressure": "on_pressure: restart",
     "oom_score_adj": "oom_score_adj: 500",
     "ulimits": "ulimits: {nofile: {soft: 1024, hard: 4096}}",
     "shm_size": "shm_size: 128MiB",
@@ -320,6 +334,12 @@ EXAMPLES: dict[str, str] = {
     "resources.io_max.wiops": "resources: {io_max: [{device: /dev/sda, wiops: 100}]}",
     "oom.group": "oom: {group: false}",
     "oom.on_child_kill": "oom: {group: false, on_child_kill: restart}",
+    "pressure.memory": "pressure: {memory: full 500ms 2s}",
+    "pressure.cpu": "pressure: {cpu: some 1s 2s}",
+    "pressure.io": "pressure: {io: full 1s 2s}",
+    "pressure.restart_on": "pressure: {restart_on: [memory, io]}",
+    "pressure.restart_after": "pressure: {restart_after: 30s}",
+    "pressure.cool_down": "pressure: {cool_down: 1h}",
     "healthcheck.test": "healthcheck: {test: [CMD-SHELL, 'test -e /run/ok']}",
     "healthcheck.interval": "healthcheck: {test: [CMD, /ok], interval: 1m}",
     "healthcheck.timeout": "healthcheck: {test: [CMD, /ok], timeout: 5s}",
@@ -352,6 +372,9 @@ EXAMPLES: dict[str, str] = {
     "settings.metrics_labels": 'metrics_labels = ["team", "site"]',
     "settings.socket_group": 'socket_group = "ops"',
     "settings.view_group": 'view_group = "staff"',
+    "settings.pressure_memory": 'pressure_memory = "full 1s 2s"',
+    "settings.pressure_cpu": 'pressure_cpu = "some 1s 2s"',
+    "settings.pressure_io": 'pressure_io = "full 1s 2s"',
     "settings.parallel_starts": "parallel_starts = 2",
     "settings.log_level": 'log_level = "debug"',
     "settings.host_id": 'host_id = "shop-17"',

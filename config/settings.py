@@ -20,6 +20,7 @@ from config import fields, words
 from config.errors import DefinitionError
 from config.explain import explain, suggestion
 from config.files import regular_file
+from config.pressure import OFF, Threshold
 
 PREFIX = "WHARFINGER_"
 MAX_BYTES = 256 * 1024
@@ -117,6 +118,11 @@ class Settings(BaseSettings):
     view_group: Annotated[str, BeforeValidator(_group)] = Field(
         "wharfinger-view", description="Group that may look through the control socket; empty: none."
     )
+    pressure_memory: Threshold = Field(
+        "some 500ms 2s", description="Pressure that is an event, of containers that say nothing else: memory."
+    )
+    pressure_cpu: Threshold = Field(OFF, description="The same for processors.")
+    pressure_io: Threshold = Field(OFF, description="The same for disks.")
     parallel_starts: Annotated[int, fields.whole(1, 64)] = Field(4, description="Starts at once, at most.")
     log_level: Level = Field("info", description="What the daemon logs.")
     host_id: Annotated[str | None, BeforeValidator(_host_id)] = Field(

@@ -128,6 +128,12 @@ class EventWatcher:
         self._keep([watch])
         return trigger
 
+    def remove_pressure(self, key: str, resource: str, kind: str) -> None:
+        """Takes one trigger away; nothing when there is none."""
+        watch = self._by_key.get(key, {}).pop((f"{resource}.pressure", kind), None)
+        if watch is not None:
+            self._drop(watch)
+
     def remove(self, key: str) -> None:
         """Forgets the key: its fds are closed, notices of it that were not taken yet are dropped."""
         for watch in self._by_key.pop(key, {}).values():
@@ -225,10 +231,10 @@ class EventWatcher:
     def _drop(self, watch: _Watch) -> None:
         del self._by_fd[watch.fd]
         if watch.pressure and self._triggers is not None:
-            self._triggers.remove(watch.fd)
+            self._triggers.discard(watch.fd)
         else:
             self._epoll.unregister(watch.fd)
-        os.close(watch.fd)
+            os.close(watch.fd)
 
 
 def _open_watch(key: str, cgroup: str | os.PathLike[str] | int, name: str) -> _Watch | None:

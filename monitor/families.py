@@ -18,7 +18,7 @@ PHASES = (
 )  # fmt: skip
 LIVE_PHASES = frozenset({"starting", "running", "stopping", "unknown", "paused"})
 """Phases in which a run's processes may exist, so that usage is of today."""
-RESTART_REASONS = ("exit", "error", "signal", "oom", "health", "lost", "update", "manual")
+RESTART_REASONS = ("exit", "error", "signal", "oom", "health", "pressure", "lost", "update", "manual")
 END_REASONS = ("success", "error", "signal", "oom", "start_failure", "lost")
 OOM_SCOPES = ("container", "parent", "host")
 HEALTH = ("none", "starting", "healthy", "unhealthy")
@@ -53,7 +53,7 @@ _OURS: tuple[tuple[str, str, str, tuple[str, ...], str], ...] = (
     ("health_check_duration_seconds", "summary", "health", (),
      "Time spent in health checks."),
     ("pressure_events_total", "counter", "PSI triggers", ("resource", "kind"),
-     "PSI trigger notifications received."),
+     "Notices of pressure: PSI triggers that fired, memory.high exceeded."),
     ("recorder_samples", "gauge", "recorder", (),
      "Rows that the container's flight recorder holds."),
     ("shim_losses_total", "counter", "this process", (),

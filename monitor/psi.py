@@ -11,11 +11,8 @@ import os
 from dataclasses import dataclass
 
 from config.errors import GoneError, HostError, RefusedError
+from config.pressure import KINDS, RESOURCES, WINDOW_MAX, WINDOW_MIN
 
-RESOURCES = ("cpu", "memory", "io")
-KINDS = ("some", "full")
-WINDOW_MIN = 500_000
-WINDOW_MAX = 10_000_000
 WINDOW_STEP = 2_000_000
 
 

@@ -60,6 +60,7 @@ class Daemon:
         hands, shared = member.hands, member.hands.shared
         problems = (
             hands.problem,
+            hands.pressure.trouble,
             f"shim lost, no other yet: {member.state.untended}" if member.state.untended else "",
             self._definitions.problem_of(name),
             member.keeper.unwritten,

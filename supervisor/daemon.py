@@ -143,7 +143,8 @@ async def _run(
     )
     threads = anyio.CapacityLimiter(1)
     events = Stream(store, threads)
-    shared = Shared(launcher, store, clock, boot, watcher, tasks, events.publish, threads)
+    thresholds = {"memory": settings.pressure_memory, "cpu": settings.pressure_cpu, "io": settings.pressure_io}
+    shared = Shared(launcher, store, clock, boot, watcher, tasks, events.publish, thresholds, threads)
     fleet = Fleet(shared, tasks, settings.host_id or socket.gethostname(), store.load())
     definitions = Definitions(settings.definitions_dir, clock)
     watch = DefinitionWatch(settings.definitions_dir)

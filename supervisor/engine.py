@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,13 +35,13 @@ from supervisor.lifecycle.oom import scope_of_child_kill
 from supervisor.lifecycle.step import counted_as
 from supervisor.log import fields
 from supervisor.ports import Clock, Decision, Store
+from supervisor.pressure import PressureWatch
 from supervisor.probe import run_probe
 
 log = logging.getLogger("wharfinger")
 
 CLEAN_LIMIT = 15.0
 REMARK_EVERY = 60.0
-PRESSURE = (500_000, 2_000_000)  # us of waiting for memory in a window of us
 CURVE = 60.0  # seconds of samples that an abnormal end keeps
 
 
@@ -56,6 +56,7 @@ class Shared:
     watcher: EventWatcher
     tasks: TaskGroup
     publish: Callable[[Decision], None]
+    pressure: Mapping[str, str] = field(default_factory=dict)  # thresholds of the settings, by resource
     store_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
 
 
@@ -89,7 +90,9 @@ class Hands:
         self.problem = ""
         self.checks: dict[str, int] = {}  # health checks by result: success failure timeout
         self.check_seconds = 0.0
-        self.pressure: dict[tuple[str, str], int] = {}  # notices by (resource, some or full)
+        self.pressure = PressureWatch(
+            name, shared.watcher, shared.pressure, shared.launcher.facts.psi, shared.clock.boot
+        )
         self.care = tend.Care(tell)
         self.space: SpaceView | None = None
         self._remarked: dict[str, float] = {}
@@ -238,17 +241,12 @@ class Hands:
 
     def _watch_parent(self) -> None:
         """The stable cgroup's watches serve all runs: to let go of a PSI trigger costs a grace period of the kernel."""
-        tree = self.shared.launcher.tree
-        if self._watching:
-            return
-        self._watching = True
-        self._watch(self.name, tree.path(self.name), ("memory.events",))
-        if self.shared.launcher.facts.psi:
-            try:
-                self.shared.watcher.add_pressure(self.name, tree.path(self.name), "memory", "some", *PRESSURE)
-                self.pressure.setdefault(("memory", "some"), 0)
-            except (WharfError, OSError) as error:
-                log.debug("container=%s memory pressure is not watched: %s", self.name, error)
+        cgroup = self.shared.launcher.tree.path(self.name)
+        if not self._watching:
+            self._watching = True
+            self._watch(self.name, cgroup, ("memory.events",))
+        if self.definition is not None:
+            self.pressure.sync(cgroup, self.definition.pressure, self.definition.on_pressure == "restart")
 
     def _watch(self, key: str, cgroup: Path, files: Sequence[str]) -> None:
         try:
@@ -258,6 +256,7 @@ class Hands:
 
     def unwatch(self) -> None:
         self._watching = False
+        self.pressure.lost()
         self.shared.watcher.remove(self.name)
 
     def release(self) -> None:
@@ -315,6 +314,7 @@ class Hands:
         await to_thread.run_sync(self.shared.launcher.apply, definition)
         self._note_missing()
         if self.shim is not None:
+            self._watch_parent()
             await self.shim.logconf(definition.logging.max_size, definition.logging.max_files)
         return None
 
@@ -329,22 +329,25 @@ class Hands:
     def noticed(self, notice: Notice) -> None:
         """What the watcher saw in this container's cgroups."""
         if notice.kind == "gone" and notice.key == self.name:
+            self.pressure.lost()
             self._watching = False  # somebody removed the cgroup beneath us; the next run makes it and its watch anew
         if self.shim is None:
             return
         if notice.kind == "pressure":
-            resource = notice.file.partition(".")[0]
-            self.pressure[resource, notice.pressure] = self.pressure.get((resource, notice.pressure), 0) + 1
-            self._remark("pressure", f"{resource} {notice.pressure}: tasks wait for {resource}")
+            self._pressed(self.pressure.fired(notice, self.shim.generation))
         elif notice.file == "memory.events":
             self._memory_events(dict(notice.deltas))
         elif notice.file == "pids.events" and notice.deltas.get("max", 0) > 0:
             self._remark("pids-max", "the limit of processes was met")
 
+    def _pressed(self, event: facts.Pressure | None) -> None:
+        if event is not None:
+            self.tell(event)
+
     def _memory_events(self, deltas: dict[str, int]) -> None:
         """A kill while init lives is the container's event, not its end."""
-        if deltas.get("high", 0) > 0:
-            self._remark("pressure", "memory.high was exceeded")
+        if deltas.get("high", 0) > 0 and self.shim is not None:
+            self._pressed(self.pressure.high(self.shim.generation))
         kills = deltas.get("oom_kill", 0)
         if kills <= 0 or self.shim is None or pidfds.has_exited(self.shim.pidfd):
             return

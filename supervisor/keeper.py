@@ -96,7 +96,7 @@ class Keeper:
     def tell(self, event: facts.Event) -> None:
         """Queue what the kernel or an effect said. Repeatable facts are dropped when the queue is long:
         they are levels, and will be told again."""
-        if isinstance(event, facts.ChildOom | facts.Tick) and self._busy():
+        if isinstance(event, facts.ChildOom | facts.Pressure | facts.Tick) and self._busy():
             return
         with suppress(WouldBlock):
             self._tx.send_nowait(event)

@@ -33,6 +33,7 @@ def dump_saved(saved: Saved) -> str:
             "wake_at": saved.wake_at,
             "health_stop": saved.health_stop,
             "stuck": saved.stuck,
+            "pressure_at": saved.pressure_at,
         }
     )
 
@@ -60,6 +61,7 @@ def load_saved(text: str) -> Saved:
         wake_at=_maybe_number(row.get("wake_at"), "wake_at"),
         health_stop=_is(bool, row.get("health_stop", False), "health_stop"),
         stuck=_is(bool, row.get("stuck", _was_stuck(row)), "stuck"),
+        pressure_at=_maybe_number(row.get("pressure_at"), "pressure_at"),
     )
 
 

@@ -93,7 +93,7 @@ class Views:
             health_checks=dict(hands.checks),
             health_check_seconds=hands.check_seconds,
             recorder_samples=len(hands.ring),
-            pressure_events=dict(hands.pressure),
+            pressure_events=dict(hands.pressure.counts),
             shim_losses=hands.care.losses,
             takeovers=hands.care.takeovers,
             log_bytes=None if output is None else output.size,

@@ -27,6 +27,7 @@ LaunchFailed: STARTING > BACKOFF FATAL, STOPPING > STARTING STOPPED
 Ended: STARTING > BACKOFF EXITED FATAL, RUNNING > STARTING BACKOFF EXITED FATAL
 Ended: STOPPING > STARTING BACKOFF STOPPED EXITED FATAL
 ChildOom: STARTING > STOPPING, RUNNING > STOPPING
+Pressure: STARTING > STOPPING, RUNNING > STOPPING
 Probed: STARTING > STOPPING, RUNNING > STOPPING
 Failed: STARTING > STOPPING BACKOFF FATAL, RUNNING > STOPPING, STOPPING > STARTING STOPPED
 Tick: STARTING > RUNNING, BACKOFF > STARTING
@@ -57,6 +58,7 @@ WORDS = {
     "LaunchFailed": "launch failed",
     "Ended": "ended",
     "ChildOom": "a child's OOM",
+    "Pressure": "pressure",
     "Probed": "unhealthy",
     "Failed": "no answer",
     "Tick": "time",

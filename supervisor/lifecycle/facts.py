@@ -50,7 +50,7 @@ class End:
 class Cause:
     """Why the present state is as it is: a fixed code, and words for people."""
 
-    # boot operator policy exit oom health lost dependency launch-error exhausted update removed adopted new stuck
+    # boot operator policy exit oom health pressure lost dependency launch-error exhausted update removed adopted new
     code: str
     text: str
 
@@ -70,6 +70,18 @@ class Saved:
     wake_at: float | None = None  # void after a reboot
     health_stop: bool = False  # stopped by on_failure: stop
     stuck: bool = False
+    pressure_at: float | None = None  # when pressure made us restart it last; void after a reboot
+
+
+@dataclass(frozen=True, slots=True)
+class Strain:
+    """Pressure of one source that goes on in the present run. `told`: of the last Note, `pause`: until the next."""
+
+    source: str
+    since: float
+    at: float  # of the last notice
+    told: float | None = None
+    pause: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +117,7 @@ class State:
     last_end: End | None = None
     next_reason: Reason = Reason.BOOT  # reason of the start that is pending
     cause: Cause = Cause("new", "not looked at yet")
-    ended_by: Reason | None = None  # we ended the run ourselves: HEALTH, OOM, UPDATE or MANUAL
+    ended_by: Reason | None = None  # we ended the run ourselves: HEALTH, OOM, PRESSURE, UPDATE or MANUAL
     retry_at: float | None = None  # end of BACKOFF, or of a start that is held
     kill_at_once: bool = False  # a kill came while the launch was under way
     restored: Saved | None = None  # what the store said, until it is known what runs
@@ -118,6 +130,8 @@ class State:
     held_until: float | None = None  # no launch before: something of the last run may be alive
     clean_at: float | None = None  # when a Clean that failed is tried again
     untended: str = ""  # the shim was lost: why no other has taken over yet
+    strains: tuple[Strain, ...] = ()  # pressure of the present run, by source
+    pressure_at: float | None = None  # when pressure made us restart it last
 
 
 # --- events ------------------------------------------------------------------------------------
@@ -229,6 +243,19 @@ class ChildOom:
 
 
 @dataclass(frozen=True, slots=True)
+class Pressure:
+    """Tasks of the run wait: `source` is memory, cpu or io (a trigger fired; `kind` some or full), or memory_high.
+
+    `window`: seconds; told at most once in it while the pressure lasts.
+    """
+
+    generation: int
+    source: str
+    kind: str
+    window: float
+
+
+@dataclass(frozen=True, slots=True)
 class Probed:
     """Result of one health check."""
 
@@ -266,6 +293,7 @@ Event = (
     | ShimLost
     | TakenOver
     | ChildOom
+    | Pressure
     | Probed
     | Failed
     | Tick

@@ -30,7 +30,8 @@ from supervisor.lifecycle.moves import Step
 NEVER_BEGAN = "the daemon ended before the run began"
 WITH_ITS_BOOT = "ended with its boot"
 UP = frozenset({Phase.STARTING, Phase.RUNNING, Phase.STOPPING, Phase.PAUSED, Phase.PULLING, Phase.UNKNOWN})
-STOPPED_FOR = {"operator": Reason.MANUAL, "health": Reason.HEALTH, "oom": Reason.OOM}
+BY = {"health": Reason.HEALTH, "oom": Reason.OOM, "pressure": Reason.PRESSURE}  # by the code of a cause
+STOPPED_FOR = {"operator": Reason.MANUAL, **BY}
 
 
 def initial(definition: Container, seed: str, saved: Saved | None) -> State:
@@ -50,6 +51,7 @@ def initial(definition: Container, seed: str, saved: Saved | None) -> State:
         ends=saved.ends,
         last_end=saved.last_end,
         cause=saved.cause,
+        pressure_at=saved.pressure_at,
         restored=saved,
     )
     if saved.cause.code == "removed":  # the daemon died while it removed it, and now it is defined again
@@ -72,6 +74,7 @@ def saved_of(s: State) -> Saved:
         wake_at=s.retry_at if s.phase is not Phase.UNKNOWN or s.restored is None else s.restored.wake_at,
         health_stop=s.health_stop,
         stuck=s.stuck,
+        pressure_at=s.pressure_at,
     )
 
 
@@ -125,7 +128,7 @@ def absent(s: State, event: Absent, now: float) -> Step:
         told = (RecordEnd(end), Clean(end.generation))
         s = replace(s, last_end=end, generation=max(s.generation, end.generation))
     if event.booted or saved is None:
-        s = replace(s, attempt=0, ends=())
+        s = replace(s, attempt=0, ends=(), pressure_at=None)
     s = replace(s, restored=None, kill_at_once=False, stuck=False)
     if s.removed:
         s, effects = moves.gone(s)
@@ -205,7 +208,7 @@ def _as_it_was(s: State, saved: Saved, now: float) -> State:
         return replace(s, phase=saved.phase)
     rules = s.definition.restart
     due = now if saved.wake_at is None else min(saved.wake_at, now + restart.longest(rules))
-    by = {"health": Reason.HEALTH, "oom": Reason.OOM}.get(s.cause.code)
+    by = BY.get(s.cause.code)
     if s.last_end is None or s.last_end.oom.killed:
         by = None
     reason = Reason.ERROR if s.last_end is None else restart.reason_of(s.last_end, s.definition, by)

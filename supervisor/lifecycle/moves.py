@@ -72,6 +72,7 @@ def begin(s: State, now: float, reason: Reason, cause: Cause) -> Step:
         kill_at_once=False,
         kills=0,
         stuck=False,
+        strains=(),
     )
     if s.unmet:
         return replace(s, cause=why.waiting(s.unmet)), ()
@@ -171,6 +172,7 @@ def over(s: State, end: End, now: float) -> Step:
         stuck=False,
         again=None,
         untended="",
+        strains=(),
     )
     told: tuple[Effect, ...] = (RecordEnd(end), Clean(end.generation))
     if s.removed:

@@ -13,9 +13,9 @@ nothing is acknowledged or signalled whose intent is not durable (I4). The shell
 step has not happened: it goes back to the state before, refuses the request or tells the event again later. So events
 may come twice and late.
 
-*Stops.* One path whoever wants it (operator, definition, health, OOM of a child, removal): STOPPING, the stop signal,
-the grace, cgroup.kill again and again, until Ended. What follows is decided at the end: `removed`, then `desired`,
-then `again`, then policy.
+*Stops.* One path whoever wants it (operator, definition, health, OOM of a child, pressure, removal): STOPPING, the
+stop signal, the grace, cgroup.kill again and again, until Ended. What follows is decided at the end: `removed`, then
+`desired`, then `again`, then policy.
 
 *Waiting.* Whatever waits has its time in `wake_at`, or an event that must come: Launched, LaunchFailed or Failed (a
 Launch), Ended (a killed run), Probed or Failed (a Probe), Dependencies (a start that waits), Adopted or Absent (the
@@ -35,7 +35,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from supervisor.lifecycle import asked, look, moves, told
+from supervisor.lifecycle import asked, look, moves, pressure, told
 from supervisor.lifecycle.facts import (
     Absent,
     Adopted,
@@ -56,6 +56,7 @@ from supervisor.lifecycle.facts import (
     Note,
     Persist,
     Phase,
+    Pressure,
     Probe,
     Probed,
     RecordEnd,
@@ -109,6 +110,7 @@ TABLE: Mapping[type[Event], Mapping[Phase, Handler]] = {
     ShimLost: _only(Phase.STARTING, Phase.RUNNING, Phase.PAUSED, Phase.STOPPING, handler=told.shim_lost),
     TakenOver: _only(Phase.STARTING, Phase.RUNNING, Phase.PAUSED, Phase.STOPPING, handler=told.taken_over),
     ChildOom: _only(Phase.STARTING, Phase.RUNNING, Phase.PAUSED, Phase.STOPPING, handler=told.child_oom),
+    Pressure: _only(Phase.STARTING, Phase.RUNNING, Phase.PAUSED, handler=pressure.noticed),
     Probed: _only(Phase.STARTING, Phase.RUNNING, Phase.PAUSED, handler=told.probed),
     Failed: _row(told.failed),
     Tick: _row(told.tick),
@@ -131,7 +133,7 @@ def step(state: State, event: Event, now: float) -> Step:
 def _current(state: State, event: Event) -> bool:
     """False for news of another run."""
     match event:
-        case Launched() | LaunchFailed() | ShimLost() | TakenOver() | ChildOom() | Probed() | Failed():
+        case Launched() | LaunchFailed() | ShimLost() | TakenOver() | ChildOom() | Pressure() | Probed() | Failed():
             return event.generation == state.generation
         case Ended():
             return event.end.generation == state.generation

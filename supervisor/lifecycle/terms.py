@@ -62,6 +62,7 @@ class Reason(StrEnum):
     SIGNAL = "signal"
     OOM = "oom"
     HEALTH = "health"
+    PRESSURE = "pressure"
     LOST = "lost"
     UPDATE = "update"
     MANUAL = "manual"

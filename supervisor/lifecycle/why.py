@@ -83,7 +83,7 @@ def end_words(end: End, definition: Container) -> str:
 
 def end_code(end: End, by: Reason | None) -> str:
     """`Cause.code` of what an end leads to."""
-    if by is Reason.HEALTH or by is Reason.OOM:
+    if by in (Reason.HEALTH, Reason.OOM, Reason.PRESSURE):
         return by.value
     if end.oom.killed:
         return "oom"
@@ -99,6 +99,8 @@ def judged_words(end: End, by: Reason | None, definition: Container) -> str:
             return "unhealthy"
         case Reason.OOM:
             return "a process was oom-killed"
+        case Reason.PRESSURE:
+            return "under pressure"
         case _:
             return end_words(end, definition)
 

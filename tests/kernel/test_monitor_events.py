@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,27 @@ def test_a_trigger_fires_and_its_removed_cgroup_makes_no_spin(group: Group, watc
         assert time.process_time() - cpu < 0.3, "the loop spins"
 
     run(main)
+
+
+def open_triggers() -> list[str]:
+    links = Path("/proc/self/fd")
+    found = [os.readlink(links / fd) for fd in os.listdir(links) if (links / fd).is_symlink()]
+    return sorted(Path(path).name for path in found if path.endswith(".pressure"))
+
+
+@pytest.mark.kernel
+def test_triggers_are_replaced_and_taken_away_one_by_one_and_the_loop_waits_for_none(group: Group) -> None:
+    if not has_psi(group):
+        pytest.skip("no PSI here")
+    with closing(EventWatcher()) as watcher:
+        before = open_triggers()
+        for resource, kind in (("cpu", "some"), ("memory", "some"), ("memory", "full")):
+            watcher.add_pressure("web", group.parent, resource, kind, 500_000, 2_000_000)
+        assert open_triggers() == sorted([*before, "cpu.pressure", "memory.pressure", "memory.pressure"])
+        watcher.add_pressure("web", group.parent, "cpu", "some", 900_000, 2_000_000)
+        watcher.remove_pressure("web", "memory", "some")
+        watcher.remove_pressure("web", "io", "some")  # there is none
+    assert open_triggers() == before  # close() waits for the thread, which has closed what was let go
 
 
 @pytest.mark.kernel

@@ -28,6 +28,7 @@ from supervisor.lifecycle.facts import (
     Launched,
     LaunchFailed,
     Persist,
+    Pressure,
     Probe,
     Probed,
     RecordEnd,
@@ -66,6 +67,7 @@ class Odds:
     d_state: float = 0.0
     child_oom: float = 0.0
     sick: float = 0.0
+    pressed: float = 0.0
     disk_full: float = 0.0
     deaths: float = 0.0  # of the daemon, an effect
     reboots: float = 0.0
@@ -127,6 +129,7 @@ class Keeper:
             except DiskFullError:
                 self.take_back(before, event)
                 return
+        daemon.world.stored(before, event, effects)
         for effect in effects:
             daemon.maybe_die()
             daemon.perform(self, effect)
@@ -213,6 +216,7 @@ class Daemon:
             proc = kernel.procs[live[0]]
             keeper.running = proc.definition
             keeper.inbox.append(Adopted(proc.run[1], proc.pid, proc.started))
+            self.press(proc.run)
             change = diff(proc.definition, keeper.state.definition)
             if change.kind != "same":
                 keeper.inbox.append(Redefined(keeper.state.definition, change.kind == "restart", change.fields))
@@ -352,7 +356,16 @@ class Daemon:
             proc.asleep_until = kernel.now + luck.uniform(1, 200)
         if luck.random() < odds.child_oom:
             self.tell(run[0], ChildOom(run[1], 1), luck.uniform(0, 20))
+        self.press(run)
         return proc.pid
+
+    def press(self, run: Run) -> None:
+        """Its tasks wait for a while."""
+        luck = self.luck
+        if luck.random() < self.odds.pressed:
+            source, begin = luck.choice(["memory", "memory", "io"]), luck.choice([0.0, 0.0, 20.0])
+            for n in range(luck.choice([1, 5, 12])):
+                self.tell(run[0], Pressure(run[1], source, "some", 2.0), begin + n * luck.choice([2.0, 2.0, 2.5]))
 
     def clean(self, keeper: Keeper, run: Run) -> None:
         if self.keepers.get(run[0]) is not keeper:
@@ -388,5 +401,6 @@ class Watcher:
 
     def stepped(self, before: State, event: Event, after: State, effects: tuple[Effect, ...]) -> None: ...
     def answered(self, name: str, request: int, ok: bool) -> None: ...
+    def stored(self, before: State, event: Event, effects: tuple[Effect, ...]) -> None: ...
     def removing(self, name: str) -> None: ...
     def forgotten(self, name: str) -> None: ...

@@ -24,6 +24,7 @@ from supervisor.lifecycle.facts import (
     LaunchFailed,
     Persist,
     Phase,
+    Pressure,
     Probed,
     RecordEnd,
     Redefined,
@@ -58,6 +59,7 @@ class History(Watcher):
         self.acked: dict[str, str] = {}  # up down, or ? when a request died unanswered
         self.restarts: dict[str, int] = {}  # the generation that an acknowledged restart has to end
         self.may_end: set[str] = set()
+        self.pressed: dict[str, float] = {}  # when pressure ended a run
         self.removed: set[str] = set()
         self.steps = 0
         self.edges: set[tuple[str, Phase, Phase]] = set()  # transitions that were seen
@@ -155,6 +157,7 @@ class History(Watcher):
         self.kernel.reboot()
         self.acked = {name: acked for name, acked in self.acked.items() if acked == "down"}
         self.restarts.clear()
+        self.pressed.clear()
         self.boot()
 
     def ask(self, name: str) -> None:
@@ -209,6 +212,7 @@ class History(Watcher):
 
     def forgotten(self, name: str) -> None:
         self.removed.discard(name)
+        self.pressed.pop(name, None)
         self.acked.pop(name, None)
         self.restarts.pop(name, None)
         daemon = self.daemon
@@ -276,12 +280,23 @@ class History(Watcher):
                 self.may_end.add(name)
             case Probed() if after.health is Health.UNHEALTHY:
                 self.may_end.add(name)
+            case Pressure() if after.definition.on_pressure == "restart" and event.source == "memory":
+                self.may_end.add(name)
         if name in self.may_end or not any(isinstance(effect, Signal | KillAll) for effect in effects):
             return
         row = self.disk.rows.get(name)
         going = row is not None and (row.saved.phase is Phase.STOPPING or row.saved.desired is Desired.DOWN)
         if not going and not (row is not None and row.saved.health_stop):
             raise Violation(f"I1: run {before.generation} is ended by {event}, and nobody asked for it")
+
+    def stored(self, before: State, event: Event, effects: tuple[Effect, ...]) -> None:
+        """Restarts by pressure do not follow each other within the cool-down, whatever became of the daemon."""
+        if not isinstance(event, Pressure) or not any(isinstance(effect, Signal | KillAll) for effect in effects):
+            return
+        last, now = self.pressed.get(before.name), self.kernel.now
+        if last is not None and now < last + before.definition.pressure.cool_down:
+            raise Violation(f"restarted for pressure {now - last} s after the last time")
+        self.pressed[before.name] = now
 
     def asked(self, name: str) -> bool:
         return any(self.asked_of[request] == name for request in self.pending)

@@ -26,6 +26,7 @@ def odds(luck: Random) -> Odds:
         d_state=some(0.3),
         child_oom=some(0.3),
         sick=some(0.7),
+        pressed=some(0.9),
         disk_full=some(0.4),
         deaths=some(0.05),
         reboots=some(0.3),
@@ -60,6 +61,9 @@ def definition(luck: Random, name: str, other: str | None) -> Container:
         "healthy_after": luck.choice([0.0, 1.0, 5.0]),
         "oom": {"group": False, "on_child_kill": luck.choice(["ignore", "restart"])},
     }
+    if policy != "no" and luck.random() < 0.5:
+        fields["on_pressure"] = "restart"
+        fields["pressure"] = {"restart_after": luck.choice([0.0, 5.0]), "cool_down": luck.choice([60.0, 600.0])}
     if luck.random() < 0.4:
         fields["healthcheck"] = {
             "test": ["CMD", "x"], "interval": luck.choice([1.0, 30.0]), "retries": luck.choice([1, 3]),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.lifecycle import look, moves, restart, told
+from supervisor.lifecycle import look, moves, pressure, restart, told
 from supervisor.lifecycle import step as core
 from supervisor.lifecycle.facts import (
     Absent,
@@ -195,6 +195,22 @@ def a_launch_without_an_answer_is_dead_at_once(patch: Patch) -> None:
 
     only(patch, Failed, lambda s, e, now: failed(s, e, now) if s.phase is not Phase.UNKNOWN else (s, ()))
     patch.setattr(restart, "delay", lambda rules, attempt, lucky: 0.0)
+
+
+@mutation
+def pressure_restarts_without_a_cool_down(patch: Patch) -> None:
+    patch.setattr(pressure, "_cooling", lambda s, now: 0.0)
+
+
+@mutation
+def a_daemon_forgets_the_cool_down_of_the_last_one(patch: Patch) -> None:
+    saved_of = core.saved_of
+    patch.setattr(core, "saved_of", lambda s: replace(saved_of(s), pressure_at=None))
+
+
+@mutation
+def an_event_of_pressure_is_a_restart(patch: Patch) -> None:
+    patch.setattr(pressure, "_counts", lambda s, strain, now: True)
 
 
 @mutation

@@ -31,6 +31,8 @@ OTHER: dict[str, Any] = {
     "healthy_after": 5,
     "resources": {"memory": "64M"},
     "oom": {"group": False},
+    "pressure": {"memory": "off"},
+    "on_pressure": "restart",
     "oom_score_adj": 5,
     "healthcheck": {"test": "x"},
     "depends_on": ["db"],

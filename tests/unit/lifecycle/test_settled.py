@@ -9,10 +9,10 @@ from supervisor.lifecycle.settled import in_desired_state, is_settled
 from tests.unit.lifecycle.world import CHECK, SITUATIONS, Life, define
 
 GOOD = {
-    "waiting", "held", "untended", "launching", "starting", "running", "probing", "stopping", "killed", "restarting",
-    "stopping-launch", "stopped", "off", "exited", "removing", "done", "pulling",
+    "waiting", "held", "untended", "launching", "starting", "running", "probing", "strained", "stopping", "killed",
+    "restarting",    "stopping-launch", "stopped", "off", "exited", "removing", "done", "pulling",
 }  # fmt: skip
-SETTLED = {"running", "probing", "untended", "stopped", "off", "exited", "fatal", "done", "paused"}
+SETTLED = {"running", "probing", "strained", "untended", "stopped", "off", "exited", "fatal", "done", "paused"}
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)

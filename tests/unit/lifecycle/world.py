@@ -21,6 +21,7 @@ from supervisor.lifecycle.facts import (
     LaunchFailed,
     Oom,
     Phase,
+    Pressure,
     Probed,
     Redefined,
     Removed,
@@ -99,6 +100,7 @@ def names(effects: tuple[Effect, ...]) -> list[str]:
 OOM = Oom(killed=True, group=True, scope=Scope.CONTAINER, kills=1)
 DEPENDS: dict[str, Any] = {"depends_on": {"db": {"condition": "started"}}}
 CHECK: dict[str, Any] = {"healthcheck": {"test": ["CMD", "true"], "interval": 10, "retries": 1}}
+STRAIN: dict[str, Any] = {"on_pressure": "restart", "pressure": {"restart_after": 1}}
 
 # Each by the shortest way that leads there.
 SITUATIONS: dict[str, Callable[[], Life]] = {
@@ -110,6 +112,7 @@ SITUATIONS: dict[str, Callable[[], Life]] = {
     "running": lambda: Life(define(**CHECK)).up(),
     "probing": lambda: Life(define(**CHECK)).up().tick(),
     "untended": lambda: Life(define(**CHECK)).up().tick().tell(ShimLost(1, "no answer")),
+    "strained": lambda: Life(define(**STRAIN)).up().tell(Pressure(1, "memory", "some", 2.0)),
     "backoff": lambda: Life().up().ends(code=1),
     "stopping": lambda: Life().up().tell(StopAsked(1, "op")),
     "killed": lambda: Life().up().tell(StopAsked(1, "op")).tell(StopAsked(2, "op")),
@@ -153,6 +156,7 @@ def events(s: State) -> dict[str, Event]:
         "ShimLost": ShimLost(g, "killed"),
         "TakenOver": TakenOver(g),
         "ChildOom": ChildOom(g, 1),
+        "Pressure": Pressure(g, "memory", "some", 2.0),
         "Probed": Probed(g, ok=False, output="refused"),
         "Failed Launch": Failed("Launch", g, "no answer"),
         "Failed Clean": Failed("Clean", g, "busy"),
