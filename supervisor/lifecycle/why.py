@@ -100,7 +100,7 @@ def judged_words(end: End, by: Reason | None, definition: Container) -> str:
         case Reason.OOM:
             return "a process was oom-killed"
         case Reason.PRESSURE:
-            return "under pressure"
+            return "pressure"
         case _:
             return end_words(end, definition)
 

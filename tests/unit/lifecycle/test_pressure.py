@@ -75,7 +75,7 @@ def test_a_strain_that_lasts_restarts_with_a_reason_of_its_own_by_a_graceful_sto
         "pressure", "memory pressure: some tasks wait, for 10s now: restart"
     )  # fmt: skip
     assert run.ends(signal=15).phase is Phase.BACKOFF
-    assert run.s.cause.text.startswith("under pressure, 1st restart in 1")
+    assert run.s.cause.text.startswith("pressure, 1st restart in 1")
     assert run.tick().all(Launch)[-1].reason is Reason.PRESSURE
     assert run.s.strains == ()
 

@@ -31,6 +31,7 @@ FULL = Saved(
     wake_at=12.5,
     health_stop=True,
     stuck=True,
+    pressure_at=987.5,
 )
 
 
