@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.errors import RefusedError
+from config.pressure import WINDOW_MAX, WINDOW_MIN
 from monitor import psi
 from monitor.psi import Trigger
 
@@ -29,7 +30,7 @@ def test_what_no_kernel_takes_is_refused_with_words(
         psi.check(resource, kind, threshold, window)
 
 
-@given(st.integers(psi.WINDOW_MIN, psi.WINDOW_MAX), st.floats(0.001, 1))
+@given(st.integers(WINDOW_MIN, WINDOW_MAX), st.floats(0.001, 1))
 def test_a_stepped_trigger_is_one_that_a_kernel_takes(window: int, share: float) -> None:
     asked = Trigger(max(1, int(window * share)), window)
     got = psi.stepped(asked)
