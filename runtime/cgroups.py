@@ -271,12 +271,14 @@ class Tree:
     def shims_fd(self) -> int:
         return self.open_dir(self.root / "shims")
 
-    def open_top(self) -> int | None:
+    def top(self) -> Path | None:
         """The topmost ancestor that counts memory events (the mount's own root has none): kills above our limits."""
-        for path in [*reversed(self.root.parents), self.root]:
-            if self._fs.exists(path / "memory.events"):
-                return self.open_dir(path)
-        return None
+        ours = [*reversed(self.root.parents), self.root]
+        return next((path for path in ours if self._fs.exists(path / "memory.events")), None)
+
+    def open_top(self) -> int | None:
+        path = self.top()
+        return None if path is None else self.open_dir(path)
 
     def kill(self, name: str, generation: int | None = None) -> None:
         """SIGKILL to every process of a run, or of all runs; frozen ones and cgroups below too. Gone is success."""

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from runtime.exitrecord import ExitRecord
+
 NOTE_MAX: Final = 4096
 _GET_INFO: Final = 0xC040FF0B  # ioctl PIDFD_GET_INFO, struct pidfd_info of 64 bytes
 _INFO_EXIT: Final = 1 << 3  # Linux 6.15
@@ -30,14 +32,20 @@ class Init:
     pipes: tuple[int, int]  # inodes of stdout and stderr
 
 
+def _note(run_dir: Path) -> dict[str, str]:
+    """Raises OSError, ValueError, KeyError."""
+    with open(run_dir / "init", "rb") as file:
+        lines = file.read(NOTE_MAX).decode("ascii", "replace").splitlines()
+    texts = dict(line.split("=", 1) for line in lines)
+    if texts["version"] != "1":
+        raise ValueError("version")
+    return texts
+
+
 def read_init(run_dir: Path) -> Init | None:
     """None when there is none, or it is not to be understood."""
     try:
-        with open(run_dir / "init", "rb") as file:
-            lines = file.read(NOTE_MAX).decode("ascii", "replace").splitlines()
-        texts = dict(line.split("=", 1) for line in lines)
-        if texts["version"] != "1":
-            return None
+        texts = _note(run_dir)
         return Init(
             int(texts["generation"]),
             int(texts["pid"]),
@@ -109,6 +117,37 @@ def wait_status(pidfd: int) -> int | None:
         return None
     (mask,) = struct.unpack_from("<Q", info)
     return int(struct.unpack_from("<i", info, 60)[0]) if mask & _INFO_EXIT else None
+
+
+def untold(
+    run_dir: Path, generation: int, boot_id: str, now: float, group: bool, parent: Path, top: Path | None
+) -> ExitRecord | None:
+    """What a record would say of a run that ended while nobody was there: all but its code, and when (`now`: seen).
+
+    `parent`: its stable cgroup, `top`: the topmost that counts; what rose there since its start is told.
+    None without the note of its first shim.
+    """
+    try:
+        texts = _note(run_dir)
+        numbers = {key: int(value) for key, value in texts.items() if value.isascii() and value.isdigit()}
+        if texts.get("boot_id") != boot_id or numbers["generation"] != generation:
+            return None
+        numbers["oom.group"] = int(group)
+        numbers.update({f"mem.parent.{key}.end": value for key, value in _events(parent).items()})
+        numbers.update({f"mem.top.{key}.end": value for key, value in (_events(top) if top else {}).items()})
+        started = numbers["started_ns"] / 1e9
+        return ExitRecord(generation, numbers["pid"], started, now, boot_id, "unknown", 0, False, numbers, "kernel")
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _events(cgroup: Path) -> dict[str, int]:
+    """Counters of memory.events; none where the controller is not on."""
+    try:
+        lines = (cgroup / "memory.events").read_text().splitlines()
+    except OSError:
+        return {}
+    return {key: int(value) for key, value in (line.split() for line in lines)}
 
 
 # Output.

@@ -1,7 +1,8 @@
 """Other OCI runtimes (crun, runc, runsc): which program it is, which version, and whether that one may be used.
 
 A program is asked for its version once, until the file changes. Versions with known holes are in data/vulnerable.json,
-those only that a container's image or definition can reach by create, start and delete.
+those only that a container's image or definition can reach by create, start and delete; not those of a runtime's own
+exec, which is never called. A version is upstream's: what a packager has fixed in it, only the definition can say.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ import os
 import stat
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -149,7 +148,7 @@ def last_error(path: Path) -> str:
     return ""
 
 
-def delete(run_dir: Path, boot_id: str) -> str:
+def delete(run_dir: Path, boot_id: str, limit: float = DELETE_LIMIT) -> str:
     """In a worker thread: have the runtime forget what is left of an ended run, and wait for its shim before.
 
     Returns what went wrong, in words, or "": the caller removes cgroup and directory whatever it says.
@@ -157,7 +156,11 @@ def delete(run_dir: Path, boot_id: str) -> str:
     note = _note(run_dir)
     if note is None:
         return ""
-    _await_shim(run_dir, DELETE_LIMIT)
+    late = "" if _await_shim(run_dir, limit) else f"its shim is not done with {run_dir} within {limit:g} s"
+    return "; ".join(problem for problem in (late, _delete(run_dir, boot_id, note, limit)) if problem)
+
+
+def _delete(run_dir: Path, boot_id: str, note: Mapping[str, str], limit: float) -> str:
     try:
         left = os.listdir(run_dir / "peer")
     except OSError:
@@ -167,12 +170,12 @@ def delete(run_dir: Path, boot_id: str) -> str:
     argv = [note["path"], "--root", f"{run_dir}/peer", "--log", f"{run_dir}/peer.log", "--log-format", "json"]
     argv += ["--cgroup-manager", "cgroupfs"] if note.get("kind") == "crun" else []
     try:
-        status, _ = run([*argv, "delete", "--force", note["id"]], DELETE_LIMIT)
+        status, _ = run([*argv, "delete", "--force", note["id"]], limit)
     except OSError as error:
         return f"{note['path']} delete: {error.strerror}"
     if status == 0:
         return ""
-    why = f"not done within {DELETE_LIMIT:g} s" if status is None else f"exit {status}"
+    why = f"not done within {limit:g} s" if status is None else f"exit {status}"
     said = last_error(run_dir / "peer.log")
     return f"{note['path']} delete: {why}{': ' + said if said else ''}"
 
@@ -185,18 +188,24 @@ def _note(run_dir: Path) -> dict[str, str] | None:
     return note if isinstance(note, dict) and all(isinstance(note.get(k), str) for k in ("path", "id")) else None
 
 
-def _await_shim(run_dir: Path, limit: float) -> None:
-    """The shim holds a lock on the run directory until its end; it may be deleting at this moment."""
+def _await_shim(run_dir: Path, limit: float) -> bool:
+    """The shim holds a lock on the run directory until its end; it may be deleting at this moment. False: it still
+    has it after `limit` seconds."""
     try:
         fd = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
-        return
+        return True
     try:
         end = time.monotonic() + limit
-        while time.monotonic() < end:
-            with suppress(OSError):
+        while True:
+            try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
+                return True
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    return False
+            except OSError:  # a file system without locks: nothing to wait for
+                return True
             time.sleep(0.01)
     finally:
         os.close(fd)

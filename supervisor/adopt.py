@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from anyio import to_thread
 
 from config.errors import WharfError
 from config.model import Container
+from runtime import orphan
 from runtime import shim as shims
+from runtime.exitrecord import ExitRecord
 from supervisor import ends, tend
 from supervisor.launch import Launcher
 from supervisor.lifecycle.facts import End, Source
@@ -26,7 +28,13 @@ from supervisor.lifecycle.facts import End, Source
 log = logging.getLogger("wharfinger.adopt")
 
 CONNECT_LIMIT = 2.0
+GONE = "daemon and shim were both gone"
+NO_CODE = "it ended meanwhile, with a code that nobody saw"
+NO_PROOF = "nothing proves which process is its init, so it was ended"
 META_LIMIT = 1 << 20
+
+
+Untold = Callable[[Path, int, float], ExitRecord | None]
 
 
 @dataclass(slots=True)
@@ -85,10 +93,12 @@ async def find(
             if found.silent:
                 return found
             begun = (run / "exit").exists() or (run / "sock").exists()
-            if not (run / "exit").exists():
-                await _end_leftover(launcher, name, generation)
+            held = launcher.tree.populated(name, generation)
+            if not (run / "exit").exists() and not await _remove_leftover(launcher, found, generation):
+                return found
             if begun:
-                found.end = _record_end(run, generation, found, now, "daemon and shim were both gone")
+                words = f"{GONE}: {NO_PROOF if held else NO_CODE}"
+                found.end = _record_end(run, generation, found, now, words, _untold(launcher, found, boot_id, declared))
             # else its shim never got to launch: the core knows that a generation was given and nothing came of it
         found.stale.append(generation)
     return found
@@ -130,7 +140,17 @@ async def _take_over(
     return shim
 
 
-def _record_end(run: Path, generation: int, found: Found, now: float, otherwise: str) -> End:
+def _untold(launcher: Launcher, found: Found, boot_id: str, declared: Container | None) -> Untold:
+    """What the run's own notes and the kernel's counters say of an end that nobody saw."""
+    container, tree = found.definition or declared, launcher.tree
+    group = container is not None and container.oom.group
+    parent, top = tree.path(found.name), tree.top()
+    return lambda run, generation, now: orphan.untold(run, generation, boot_id, now, group, parent, top)
+
+
+def _record_end(
+    run: Path, generation: int, found: Found, now: float, otherwise: str, untold: Untold | None = None
+) -> End:
     """The real end from the exit record, or `lost` with what is known."""
     try:
         record = shims.read_exit(run)
@@ -138,6 +158,9 @@ def _record_end(run: Path, generation: int, found: Found, now: float, otherwise:
         found.trouble.append(str(error))
         record = None
     if record is None or record.generation != generation:
+        known = untold(run, generation, now) if untold else None
+        if known is not None:
+            return replace(ends.end_of(known, Source.LOST, we_killed=False), detail=otherwise)
         return End(generation, None, now, source=Source.LOST, detail=otherwise)
     return ends.end_of(record, Source.ADOPTED, we_killed=False)
 
@@ -148,6 +171,21 @@ async def _end_leftover(launcher: Launcher, name: str, generation: int) -> None:
         await to_thread.run_sync(launcher.tree.kill, name, generation)
     except (WharfError, OSError) as error:
         log.debug("container=%s generation=%d kill: %s", name, generation, error)
+
+
+async def _remove_leftover(launcher: Launcher, found: Found, generation: int) -> bool:
+    """Nothing can begin in a cgroup that is not there: a shim may still read a start message that a daemon sent before
+    it died. False while a process of it does not die: what comes next would be a second run."""
+    try:
+        if await to_thread.run_sync(launcher.tree.remove_leaf, found.name, generation):
+            return True
+    except (WharfError, OSError) as error:
+        log.debug("container=%s generation=%d remove: %s", found.name, generation, error)
+    if not launcher.tree.populated(found.name, generation):
+        return True
+    found.silent = True
+    found.trouble.append(f"a process of run {generation} does not die (D state?)")
+    return False
 
 
 def _meta(run: Path, found: Found) -> dict[str, Any]:

@@ -211,6 +211,8 @@ class Hands:
         try:
             shim = await shared.launcher.start(self.definition, generation, shared.boot_id, self.file)
         except WharfError as error:
+            if shared.launcher.tree.populated(self.name, generation):  # no answer, and it does not die: not "failed"
+                return facts.Failed("Launch", generation, str(error))
             permanent = isinstance(error, LaunchError) and error.errno in PERMANENT
             return facts.LaunchFailed(generation, str(error), permanent, oom="memory limit" in str(error))
         self._note_missing()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.host import BIN, Host, start_time
-from tests.e2e.test_shim_loss import kill_shim, shim_of, taken_over
+from tests.e2e.shims import kill_shim, shim_of, taken_over
 
 pytestmark = pytest.mark.e2e
 

@@ -50,7 +50,11 @@ def test_starts_logs_execs_ends_and_restarts(host: Host, peer: str) -> None:
     assert str(first) in (leaf / "cgroup.procs").read_text().split()
     done = host.ctl("exec", "web", "--", "sh", "-c", "echo inside; exit 4")
     assert (done.returncode, done.stdout) == (4, "inside\n"), done
-    assert f'runtime="{peer}"' in host.metrics()
+    text = host.metrics()
+    assert f'runtime="{peer}"' in text
+    used = [line for line in text.splitlines() if line.startswith("container_memory_usage_bytes{") and '"web"' in line]
+    assert used, "no metrics of its memory"
+    assert float(used[0].split()[1]) > 0
     assert host.ctl("restart", "web").returncode == 0
     second = host.until_state("web", "RUNNING", 30)["pid"]
     assert first != second
@@ -71,6 +75,8 @@ def test_its_exit_code_and_its_oom_are_told(host: Host, peer: str) -> None:
     )
     assert host.ctl("start", "web").returncode in (0, 7)  # it may be dead before it is told to run
     host.until(lambda: "memory" in host.ctl("why", "web").stdout, 30, "its OOM is not told")
+    end = host.until_state("web", ["EXITED", "FATAL"])["last_end"]
+    assert end["oom"]["killed"], end
 
 
 @only_crun

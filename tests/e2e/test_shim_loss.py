@@ -7,18 +7,23 @@ import json
 import os
 import random
 import shutil
-import signal
-import sqlite3
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from runtime import orphan
 from tests.e2e.host import BIN, Host, start_time
+from tests.e2e.shims import (
+    ends,
+    kernel_tells,
+    kill_shim,
+    lose_all_and_the_daemon,
+    lose_all_shims,
+    shim_of,
+    shims,
+    taken_over,
+)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -40,71 +45,10 @@ def fleet() -> str:
     return "\n".join(["containers:", *lines, ""])
 
 
-def shims(host: Host) -> Iterator[tuple[str, int]]:
-    """Containers and the pids of their shims, by the name that a shim gives itself; the spare one is ""."""
-    for pid in (host.cgroup / "shims/cgroup.procs").read_text().split():
-        with suppress(OSError):
-            name = Path(f"/proc/{pid}/comm").read_text().strip()
-            yield (name[5:] if name.startswith("shim:") else ""), int(pid)
-
-
-def kill_shim(host: Host, pid: int) -> bool:
-    """By a pidfd, after a look that it is one of this host's."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except OSError:
-        return False
-    try:
-        if str(pid) not in (host.cgroup / "shims/cgroup.procs").read_text().split():
-            return False
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        return True
-    except ProcessLookupError:
-        return False
-    finally:
-        os.close(pidfd)
-
-
-def shim_of(host: Host, name: str) -> int:
-    host.until(lambda: name in dict(shims(host)), 10, f"{name}: no shim")
-    return dict(shims(host))[name]
-
-
-def taken_over(host: Host, name: str, old: int) -> None:
-    host.until(lambda: any(n == name and p != old for n, p in shims(host)), 20, f"{name} got no other shim")
-
-
-def ends(host: Host) -> dict[str, list[tuple[int, dict[str, object]]]]:
-    """All that are recorded. Ends the daemon, which keeps the file to itself, after a look at what is left (I7)."""
-    assert host.ctl("stop", "all").returncode == 0
-    host.until(lambda: not host.left(), 20, f"left over {host.left()}")
-    host.stop_daemon()
-    db = sqlite3.connect(host.base / "state/state.db")
-    try:
-        rows = db.execute("SELECT name, generation, body FROM ends ORDER BY name, generation").fetchall()
-    finally:
-        db.close()
-    found: dict[str, list[tuple[int, dict[str, object]]]] = {}
-    for name, generation, body in rows:
-        found.setdefault(name, []).append((generation, json.loads(body)))
-    return found
-
-
 def said(host: Host, name: str) -> list[str]:
     """Lines of its log, whole ones."""
     whole = (host.base / "log" / name / "current.log").read_text().splitlines()
     return [line.split(" ", 3)[3] for line in whole if line.split(" ")[2] == "F"]
-
-
-def kernel_tells() -> bool:
-    """Whether a pidfd tells the status of a process that was reaped (Linux 6.15)."""
-    child = subprocess.Popen(["true"])
-    pidfd = os.pidfd_open(child.pid)
-    child.wait()
-    try:
-        return orphan.wait_status(pidfd) == 0
-    finally:
-        os.close(pidfd)
 
 
 def running(host: Host, names: list[str]) -> dict[str, tuple[int, str]]:
@@ -161,10 +105,7 @@ def test_shims_and_daemon_die_together(host: Host) -> None:
     host.start()
     steady = running(host, [*TALKERS, "well"])
     for _ in range(3):
-        host.kill_daemon()
-        for _, pid in list(shims(host)):
-            kill_shim(host, pid)
-        host.until(lambda: not list(shims(host)), 10, "shims live")
+        lose_all_and_the_daemon(host)
         time.sleep(0.3)  # the time in which they write into pipes without a reader is what is tested
         for name, (pid, begun) in steady.items():
             assert start_time(pid) == begun, f"{name} died with its shim and the daemon"
@@ -242,11 +183,6 @@ def change(new: Path, used: Path) -> None:
     part = used.with_suffix(".part")
     shutil.copy2(new, part)
     part.rename(used)
-
-
-def lose_all_shims(host: Host) -> None:
-    for _, pid in list(shims(host)):
-        kill_shim(host, pid)
 
 
 def test_no_other_shim_can_be_had_for_a_while(breakable: tuple[Host, Path, Path]) -> None:

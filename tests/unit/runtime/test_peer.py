@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -32,9 +33,12 @@ def test_versions_are_ordered_as_their_releases() -> None:
         ("runc", "1.2.9", "CVE-2026-41579", True),  # its line has no fix
         ("runc", "1.4.0-rc.3", "CVE-2025-52881", False),
         ("runc", "1.5.0", "CVE-2026-41579", False),
-        ("crun", "1.18", "CVE-2026-30892", False),
-        ("crun", "1.26", "CVE-2026-30892", True),
+        ("runc", "1.0.0-rc94", "CVE-2023-27561", False),  # a regression
+        ("runc", "1.0.0-rc95", "CVE-2023-27561", True),
+        ("crun", "1.26", "CVE-2026-30892", False),  # of its exec
+        ("crun", "1.27.1", "CVE-2026-47766", True),
         ("crun", "1.29.1", "CVE-2026-88264", True),
+        ("crun", "1.29.2", "CVE-2026-88264", False),
     ],
 )
 def test_holes_of_a_version(kind: str, version: str, cve: str, has: bool) -> None:
@@ -110,6 +114,21 @@ def test_the_plan_has_each_command_once_and_bounded() -> None:
     words = [str(one["text"]) for one in ops if one.name == "ARG"]
     assert words.count("/bin/crun") == 3
     assert words[-3:] == ["delete", "--force", "web-g1"]
+
+
+def test_a_shim_that_keeps_its_run_is_told_and_the_rest_is_done(tmp_path: Path) -> None:
+    delete = program(tmp_path / "fake", f"rm -r {tmp_path}/run/peer/web")
+    run = tmp_path / "run"
+    (run / "peer/web").mkdir(parents=True)
+    (run / "peer.json").write_text(json.dumps({"path": str(delete), "id": "web", "boot_id": "this"}))
+    held = os.open(run, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert peerbundle.delete(run, "this", 0.2) == f"its shim is not done with {run} within 0.2 s"
+    finally:
+        os.close(held)
+    assert os.listdir(run / "peer") == []
+    assert peerbundle.delete(run, "this", 0.2) == ""
 
 
 @pytest.mark.parametrize(
