@@ -21,15 +21,34 @@ struct entry { /* struct linux_dirent64 */
 
 static int copy_directory(int from, int to, unsigned depth, char name[NAME_MAX + 1]);
 
-static int copy_bytes(int from, int to)
+static int copy_range(int from, int to, off_t at, off_t end)
 {
-	for (;;) {
-		ssize_t n = sendfile(to, from, NULL, CHUNK);
-		if (n == 0)
+	if (lseek(to, at, SEEK_SET) < 0)
+		return -1;
+	while (at < end) {
+		ssize_t n = sendfile(to, from, &at, end - at < CHUNK ? (size_t)(end - at) : CHUNK);
+		if (n == 0) /* it was cut meanwhile */
 			return 0;
 		if (n < 0 && errno != EINTR)
 			return -1;
 	}
+	return 0;
+}
+
+/* Holes stay holes: an image's file of terabytes would fill the memory. */
+static int copy_bytes(int from, int to, off_t size)
+{
+	off_t at = 0;
+	while (at < size) {
+		off_t data = lseek(from, at, SEEK_DATA);
+		if (data < 0 && errno == ENXIO)
+			break;
+		off_t end = data < 0 ? -1 : lseek(from, data, SEEK_HOLE);
+		if (end < 0 || copy_range(from, to, data, end < size ? end : size) < 0)
+			return -1;
+		at = end;
+	}
+	return ftruncate(to, size);
 }
 
 static int copy_file(int from, int to, const char *name, struct stat *st)
@@ -42,7 +61,7 @@ static int copy_file(int from, int to, const char *name, struct stat *st)
 		return -1;
 	}
 	AUTOFD out = openat(to, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-	return out < 0 ? -1 : copy_bytes(in, out);
+	return out < 0 ? -1 : copy_bytes(in, out, st->st_size);
 }
 
 static int copy_link(int from, int to, const char *name)

@@ -2,11 +2,14 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 
 #include "sys.h"
 
 enum { LINKS_MAX = 8, RETRIES = 32 };
+#define IN_ROOT ((uint64_t)(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS))
 
 static bool is_below(const char *path, const char *top)
 {
@@ -34,12 +37,31 @@ static int open_how(int dir, const char *path, int flags, uint64_t resolve)
 	return fd;
 }
 
+/* Something of /proc or /sys, or /dev itself. What lies in /dev is not meant: /run/shm is a link to /dev/shm. */
+static bool is_trusted_thing(int root, int fd)
+{
+	struct statfs fs;
+	struct stat st, dev;
+	if (fstatfs(fd, &fs) < 0 || fs.f_type == PROC_SUPER_MAGIC || fs.f_type == SYSFS_MAGIC)
+		return true;
+	AUTOFD at_dev = open_how(root, "dev", O_PATH | O_DIRECTORY, IN_ROOT | RESOLVE_NO_SYMLINKS);
+	if (at_dev < 0)
+		return false;
+	return fstat(fd, &st) < 0 || fstat(at_dev, &dev) < 0 || (st.st_dev == dev.st_dev && st.st_ino == dev.st_ino);
+}
+
 int in_root(int root, const char *path, int flags)
 {
-	uint64_t resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
-	if (is_trusted_place(path))
-		resolve |= RESOLVE_NO_SYMLINKS;
-	return open_how(root, *path ? path : "/", flags, resolve);
+	path = *path ? path : "/";
+	int fd = open_how(root, path, flags, IN_ROOT | RESOLVE_NO_SYMLINKS);
+	if (fd >= 0 || errno != ELOOP || is_trusted_place(path))
+		return fd;
+	AUTOFD led = open_how(root, path, flags, IN_ROOT);
+	if (led >= 0 && is_trusted_thing(root, led)) {
+		errno = ELOOP;
+		return -1;
+	}
+	return take_fd(&led);
 }
 
 static int open_child(int dir, const char *name)

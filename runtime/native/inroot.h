@@ -5,7 +5,8 @@
 #include "base.h"
 
 /* Open path inside root with flags (O_CLOEXEC is added). Below /proc, /sys and /dev symlinks are refused (ELOOP): an
- * image must not choose where those are (CVE-2019-19921, CVE-2023-27561). Owned by the caller; -1 with errno. */
+ * image must not choose where those are (CVE-2019-19921), nor have them stand behind a link of its own, where a volume
+ * is to be mounted (CVE-2023-27561). Owned by the caller; -1 with errno. */
 MUST_CHECK int in_root(int root, const char *path, int flags);
 
 /* The same with O_PATH; what is missing is made: directories, and the leaf as a directory or (file) an empty file. */

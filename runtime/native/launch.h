@@ -19,11 +19,12 @@ struct child_fds {
  * which closes them by close_range before exec. */
 struct child {
 	const struct plan *plan;
-	int sync;         /* to the parent: a fault, or "ready" */
-	int root;         /* O_PATH of the container's root */
-	int null;         /* O_PATH of the host's /dev/null, verified */
-	int proc;         /* a proc of our own that is mounted nowhere; opened when first needed */
-	int empty;        /* the read-only tmpfs that masks directories; attached at the first mask */
+	int sync;  /* to the parent: a fault, or "ready" */
+	int root;  /* O_PATH of the container's root */
+	int null;  /* the host's /dev/null, verified; after PIVOT a mount of it, which masks files */
+	int proc;  /* a proc of our own that is mounted nowhere; opened when first needed */
+	int empty; /* the read-only tmpfs that masks directories, from the first mask on */
+	bool null_attached, empty_attached;
 	const int *trees; /* a detached mount for each BIND, a user namespace for each IDMAP, in order */
 	unsigned next_tree;
 	struct op idmap; /* for the next MOUNT, if userns is not -1 */
@@ -51,7 +52,7 @@ op_fn op_hostname, op_sysctl, op_loopback;
 /* console.c */
 op_fn op_console;
 
-/* ops_mount.c: run the operations up to and with ROOTATTR, then let go of the host's root. */
+/* ops_mount.c: run the operations up to and with ROOTATTR. PIVOT lets go of the host's root. */
 MUST_CHECK int run_mount_ops(struct child *c, struct fault *f);
 /* What only the parent can do for them: a detached copy of the root and of each bind source, in the host's mount
  * namespace. trees[0] is the root's; -1 where there is none. *n counts them, also on error. */

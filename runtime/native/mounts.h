@@ -3,6 +3,7 @@
 #define WHARF_MOUNTS_H
 
 #include "launch.h"
+#include "sys.h"
 
 /* <sys/mount.h> has these, but clashes with <linux/mount.h> in some C libraries */
 enum { PROPAGATION = 1 << 17 | 1 << 18 | 1 << 19 | 1 << 20 };
@@ -12,6 +13,15 @@ enum { PROPAGATION = 1 << 17 | 1 << 18 | 1 << 19 | 1 << 20 };
  */
 int set_attr(int mount, uint64_t set, uint64_t clr, bool recursive);
 int set_propagation(int mount, uint64_t propagation);
+
+/* ops_mount.c */
+enum { BIND_TREE_FLAGS = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC };
+int move_onto(int tree, int target);
+/* A mount that is attached nowhere yet; owned, or -1 with *f. */
+MUST_CHECK int new_mount(const char *fstype, const struct op *op, uint64_t attr, const char *mode, struct fault *f);
+
+/* ops_mask.c */
+op_fn op_mask, op_readonly;
 
 /* ops_attr.c */
 op_fn op_idmap, op_mountattr, op_propagation;

@@ -10,9 +10,8 @@
 #include "sys.h"
 
 enum { MOUNT_CREATE = 1, MOUNT_COPY_UP = 2, BIND_RECURSIVE = 1, BIND_FILE = 2, BIND_ATTR_RECURSIVE = 4 };
-enum { BIND_TREE_FLAGS = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC };
 
-static int move_onto(int tree, int target)
+int move_onto(int tree, int target)
 {
 	return sys_move_mount(tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
 }
@@ -126,8 +125,7 @@ static int configure(int fs, const struct op *op, struct fault *f)
 	return 0;
 }
 
-/* A mount that is attached nowhere yet. */
-static int new_mount(const char *fstype, const struct op *op, uint64_t attr, const char *mode, struct fault *f)
+int new_mount(const char *fstype, const struct op *op, uint64_t attr, const char *mode, struct fault *f)
 {
 	AUTOFD fs = sys_fsopen(fstype, FSOPEN_CLOEXEC);
 	if (fs < 0)
@@ -276,7 +274,8 @@ static int op_symlink(struct child *c, const struct op *op, struct fault *f)
 	return fail_as(f, op, err, "symlinkat", path);
 }
 
-/* The host's root stays stacked over the new one, unseen by lookups, until the masks are made: they need /dev/null. */
+/* The host's root is stacked over the new one, and a ".." in a link that reaches the top would lead into it: so it goes
+ * before anything else is looked up. What masks is copied first. */
 static int op_pivot(struct child *c, const struct op *op, struct fault *f)
 {
 	struct op cwd;
@@ -288,66 +287,17 @@ static int op_pivot(struct child *c, const struct op *op, struct fault *f)
 	}
 	if (set_labels(c->plan, f) < 0)
 		return -1;
+	AUTOFD null = c->null < 0 ? -1 : sys_open_tree(c->null, "", BIND_TREE_FLAGS | AT_EMPTY_PATH);
+	close_fd(&c->null);
+	c->null = take_fd(&null);
 	if (fchdir(c->root) < 0)
 		return fail(f, op, "fchdir", "root");
 	if (sys_pivot_root(".", ".") < 0)
 		return fail(f, op, "pivot_root", "root");
 	c->pivoted = true;
-	return 0;
-}
-
-/* Cover a directory with the shared empty tmpfs. Once attached, it can be copied for the next one. */
-static int mask_directory(struct child *c, int target, const struct op *op, struct fault *f)
-{
-	AUTOFD tree = -1;
-	if (c->empty < 0) {
-		c->empty =
-			new_mount("tmpfs", op,
-				  MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, "", f);
-		if (c->empty < 0)
-			return -1;
-		tree = dup(c->empty);
-	} else {
-		tree = sys_open_tree(c->empty, "", BIND_TREE_FLAGS | AT_EMPTY_PATH);
-	}
-	if (tree < 0 || move_onto(tree, target) < 0)
-		return fail(f, op, "move_mount", op->a[0].s.p);
-	return 0;
-}
-
-/* A missing target needs no mask. The rootfs may have swapped its /dev/null (CVE-2025-31133): the host's is used. */
-static int op_mask(struct child *c, const struct op *op, struct fault *f)
-{
-	const char *path = op->a[0].s.p;
-	AUTOFD target = in_root(c->root, path, O_PATH);
-	struct stat st;
-	if (target < 0 || fstat(target, &st) < 0)
-		return errno == ENOENT || errno == ENOTDIR ? 0 : fail(f, op, "openat2", path);
-	if (S_ISDIR(st.st_mode))
-		return mask_directory(c, target, op, f);
-	if (c->null < 0)
-		return fail_as(f, op, ENODEV, "verify", "/dev/null");
-	AUTOFD tree = sys_open_tree(c->null, "", BIND_TREE_FLAGS | AT_EMPTY_PATH);
-	if (tree < 0 || move_onto(tree, target) < 0)
-		return fail(f, op, "move_mount", path);
-	return 0;
-}
-
-/* A copy with RDONLY added is put over the path; what else was set on the mounts (nosuid, nodev) stays. */
-static int op_readonly(struct child *c, const struct op *op, struct fault *f)
-{
-	const char *path = op->a[0].s.p;
-	AUTOFD target = in_root(c->root, path, O_PATH);
-	if (target < 0)
-		return errno == ENOENT || errno == ENOTDIR ? 0 : fail(f, op, "openat2", path);
-	AUTOFD tree = sys_open_tree(target, "", BIND_TREE_FLAGS | AT_EMPTY_PATH | AT_RECURSIVE);
-	if (tree < 0)
-		return fail(f, op, "open_tree", path);
-	if (set_attr(tree, MOUNT_ATTR_RDONLY, 0, true) < 0)
-		return fail(f, op, "mount_setattr", path);
-	if (move_onto(tree, target) < 0)
-		return fail(f, op, "move_mount", path);
-	return 0;
+	if (sys_umount2(".", WHARF_MNT_DETACH) < 0)
+		return fail(f, op, "umount2", "the host's root");
+	return chdir("/") < 0 ? fail(f, op, "chdir", "/") : 0;
 }
 
 static int op_rootattr(struct child *c, const struct op *op, struct fault *f)
@@ -390,11 +340,7 @@ int run_mount_ops(struct child *c, struct fault *f)
 		if (mount_ops[op.code](c, &op, f) < 0)
 			return -1;
 	}
-	if (!c->pivoted)
-		return c->root < 0 ? 0 : fail_as(f, NULL, EINVAL, "plan", "ROOT without PIVOT");
-	if (sys_umount2(".", WHARF_MNT_DETACH) < 0)
-		return fail(f, NULL, "umount2", "the host's root");
-	if (chdir("/") < 0)
-		return fail(f, NULL, "chdir", "/");
+	if (c->root >= 0 && !c->pivoted)
+		return fail_as(f, NULL, EINVAL, "plan", "ROOT without PIVOT");
 	return 0;
 }

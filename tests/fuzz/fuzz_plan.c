@@ -37,5 +37,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		use(&op, data, size);
 	HOLDS(n == plan.count && op.code == OP_EXEC);
 	host_ids(&plan, &uid, &gid);
+	for (uint16_t code = 1; code < OP_COUNT; code++)
+		HOLDS(plan_find(&plan, code, &op) == (op.code == code));
+	for (unsigned kind = 0; kind < HOOK_KINDS; kind++)
+		HOLDS(!has_hooks(&plan, 1u << kind) || plan_find(&plan, OP_HOOK, &op));
+	HOLDS(check_join(&plan, &f) == 0 || f.err == EINVAL);
 	return 0;
 }

@@ -21,7 +21,7 @@ from runtime.wire import op
 
 HERE = Path(__file__).parent
 SECONDS = int(os.environ.get("WHARFINGER_FUZZ_SECONDS", "3"))
-TARGETS = ("plan", "sock", "logs")
+TARGETS = ("plan", "sock", "logs", "start", "files")
 
 
 def build(into: Path, compiler: str) -> Path:
@@ -78,19 +78,97 @@ def plan_seeds() -> list[bytes]:
         op("ARG", text="/bin/true"),
         op("EXEC"),
     ]
+    more = [
+        op("NAMESPACES", flags=linux.CLONE_NEWNS | linux.CLONE_NEWUSER),
+        op("JOINNS", kind=linux.CLONE_NEWNET, path="/proc/9/ns/net"),
+        op("HOSTNAME", name="web"),
+        op("DOMAINNAME", name="example"),
+        op("SYSCTL", key="net.ipv4.ip_forward", value="1"),
+        op("IDMAP", uid_map="0 100000 65536\n", gid_map="0 100000 65536\n", flags=1),
+        op("TIMENS", offsets="monotonic 5 0\n"),
+        op("CONSOLE", rows=24, columns=80),
+        op("APPARMOR", label="web"),
+        op("PROPAGATION", path="/mnt", flags=linux.MS_SLAVE),
+        op("MOUNTATTR", path="/mnt", attr_set=1, attr_clr=0, flags=1),
+        op("SCHED", policy=3, nice=-5, priority=0, flags=0, runtime=0, deadline=0, period=0),
+        op("STATE", kind=1, prefix='{"pid":', suffix="}"),
+        *(one for kind in range(6) for one in hook(kind)),
+        *ops[-3:],
+    ]
+    calls = [one for kind in range(3) for one in (op("PEER", kind=kind, timeout_ms=9000), op("ARG", text="/bin/crun"))]
     whole = wire.encode(ops)
+    others = [wire.encode(more), wire.encode([ops[-3], *calls, ops[-1]])]
     every = [wire.encode([wire.Op(k.name, tuple(_zero(c) for c in k.schema)), *ops[-2:]]) for k in wire.OPS.values()]
-    return [whole, *every, *(whole[:n] for n in range(0, len(whole), 7))]
+    return [whole, *others, *every, *(whole[:n] for n in range(0, len(whole), 7))]
+
+
+def hook(kind: int) -> list[wire.Op]:
+    """One with an argument and a variable."""
+    words = [op("HOOKARG", text="hook"), op("HOOKENV", text="A=b")]
+    return [op("HOOK", kind=kind, timeout_ms=kind * 100, path="/usr/bin/hook"), *words]
 
 
 def _zero(letter: str) -> wire.Value:
     return "" if letter == "s" else b"" if letter == "b" else 0
 
 
+def packet(data: bytes, *, attached: bool = False, fds: int = 0) -> bytes:
+    return struct.pack("<H", len(data) | attached << 13 | fds << 14) + data
+
+
 def sock_seeds() -> list[bytes]:
-    packets = [wire.Req(cmd, 1, arg, arg2).pack() for cmd in range(9) for arg in (0, 9, 2**63) for arg2 in (0, 2)]
-    framed = [struct.pack("<H", len(p)) + p for p in packets]
-    return [*framed, b"".join(framed[::3]), struct.pack("<H", 23) + bytes(23), struct.pack("<H", 299) + bytes(299)]
+    """A byte that says what the container is (ended, terminal, input, attached), then packets."""
+    commands = range(wire.CMD_ATTACH + 2)
+    packets = [wire.Req(cmd, 1, arg, arg2).pack() for cmd in commands for arg in (0, 9, 2**63) for arg2 in (0, 2)]
+    framed = [packet(p) for p in packets]
+    exec_plan = wire.encode([op("JOIN", flags=linux.CLONE_NEWNS), op("ARG", text="/bin/true"), op("EXEC")])
+    executed = packet(wire.Req(wire.CMD_EXEC, 1, 0, 0).pack(), fds=3)
+    client = packet(wire.Req(wire.CMD_ATTACH, 1, 0, 0).pack(), fds=1)
+    typed = [
+        wire.ATTACH_INPUT + b"text\n",
+        wire.ATTACH_INPUT + bytes(4096),
+        wire.ATTACH_INPUT + bytes(4097),
+        wire.ATTACH_SIZE + struct.pack("<HH", 24, 80),
+        wire.ATTACH_SIZE + b"\1",
+        wire.ATTACH_CLOSE,
+    ]
+    seeds = [bytes([flags]) + one for flags in (0, 1) for one in framed]
+    for flags in range(16):
+        head = bytes([flags])
+        seeds += [head + b"".join(framed[::3]), head + client * 6]
+        seeds += [head + packet(p, attached=True) for p in typed]
+        seeds.append(head + b"".join(packet(p, attached=True) for p in [typed[1]] * 20 + typed))
+    seeds += [b"\0" + executed, b"\0" + executed + exec_plan, b"\1" + executed + exec_plan]
+    return [*seeds, b"\0" + packet(bytes(23)), b"\0" + packet(bytes(299)), b"\0" + packet(bytes(24), fds=2)]
+
+
+def start_seeds() -> list[bytes]:
+    """How many fds come, then the message."""
+    runs = (wire.TAG_PLAN, wire.TAG_RUNDIR, wire.TAG_LOGDIR, wire.TAG_CGROUP, wire.TAG_CGPARENT, wire.TAG_SHIMCG)
+    taken = (*runs[1:], wire.TAG_INIT, wire.TAG_OUT_PIPE, wire.TAG_ERR_PIPE, wire.TAG_STDIN)
+    lists = [(), runs, taken, (wire.TAG_FDS,) * 64, (1, 1), (0,), (200,), (*runs, wire.TAG_GATE, wire.TAG_BUNDLE)]
+    messages = [
+        bytes([len(tags)]) + wire.Start(7, 1 << 20, 3, flags, "web", tags).pack()
+        for tags in lists
+        for flags in (0, wire.START_CREATE | wire.START_STDIN, wire.START_EXEC, wire.START_TAKEOVER)
+    ]
+    whole = messages[4]
+    return [*messages, bytes([3]) + whole[1:], bytes([65]) + whole[1:], whole + b"x", whole[:-1]]
+
+
+def file_seeds() -> list[bytes]:
+    """Files by their place in the target's table."""
+    note = b"version=1\ngeneration=%d\npid=41\nstart_ticks=900\nstarted_ns=5\nlate=1\nmem.parent.oom_kill.start=2\n"
+    events = b"low 0\nhigh 0\nmax 9\noom 2\noom_kill 3\noom_group_kill 1\n"
+    stat = b"41 (a b) c) Z 1 " + b"7 " * 48 + b"256\n"
+    status = b"Name:\tx\nState:\tR (running)\nSigPnd:\t0000000000000100\nShdPnd:\t0000000000000000\n"
+    frozen = b"populated 1\nfrozen 1\n"
+    contents = [note % 0, events, events, b"77\n", stat, status, frozen, b"1\n"]
+    files = [struct.pack("<BH", i, len(text)) + text for i, text in enumerate(contents)]
+    cut = [struct.pack("<BH", i, n) + text[:n] for i, text in enumerate(contents) for n in (0, 1, len(text) // 2)]
+    huge = b"".join(struct.pack("<BH", i, 2000) + b"9" * 2000 for i in range(len(contents)))
+    odd = struct.pack("<BH", 0, len(note % 1)) + note % 1
+    return [*files, *cut, b"".join(files), b"".join(files) + b"\0", odd, odd + b"\0", huge]
 
 
 def log_seeds() -> list[bytes]:
@@ -106,9 +184,12 @@ def log_seeds() -> list[bytes]:
     return seeds
 
 
+SEEDS = {"plan": plan_seeds, "sock": sock_seeds, "logs": log_seeds, "start": start_seeds, "files": file_seeds}
+
+
 def seeds(target: str, into: Path) -> Path:
     into.mkdir()
-    for number, seed in enumerate({"plan": plan_seeds, "sock": sock_seeds, "logs": log_seeds}[target]()):
+    for number, seed in enumerate(SEEDS[target]()):
         (into / f"seed-{number}").write_bytes(seed)
     for kept in (HERE / "corpus" / target).iterdir():
         shutil.copy2(kept, into)
