@@ -19,11 +19,14 @@ from supervisor.definitions import Definitions
 from supervisor.fleet import Applied, Fleet, Member
 from supervisor.lifecycle import facts
 from supervisor.lifecycle.facts import Phase, State
+from supervisor.lifecycle.history import Said
 from supervisor.lifecycle.settled import is_stuck
 from supervisor.lifecycle.why import explain
-from supervisor.ports import Outcome, Snapshot
+from supervisor.ports import Decision, Outcome, Query, Snapshot
+from supervisor.topics import BESIDE_THE_CHAIN
 
 ANSWER_LIMIT = 15.0
+CHAIN = 12  # events that `why` shows
 RUNNING = frozenset({Phase.RUNNING, Phase.PAUSED})
 DOWN = frozenset({Phase.STOPPED, Phase.EXITED, Phase.FATAL})
 
@@ -170,6 +173,8 @@ class Daemon:
             rootfs=compiled.rootfs,
         )
         running = await shim.exec(plan.encode(), *stdio)
+        ended_told = _exec_told(member, running.id, args[0] if args else "")
+        code: int | None = None
         try:
             async with anyio.create_task_group() as tasks:
                 if (words := options.get("signals")) is not None:
@@ -178,7 +183,8 @@ class Daemon:
                 tasks.cancel_scope.cancel()
             if isinstance(ended, WharfError):
                 raise ended
-            return ended
+            code = ended
+            return code
         except GoneError:
             if shim.ended:
                 raise
@@ -188,6 +194,8 @@ class Daemon:
             with anyio.CancelScope(shield=True), anyio.move_on_after(2):
                 await shim.signal_exec(running.id, signals.SIGKILL)
             raise
+        finally:
+            ended_told(code)
 
     # -- definitions ----------------------------------------------------------------------------
 
@@ -210,21 +218,45 @@ class Daemon:
     def why(self, name: str) -> Mapping[str, Any]:
         member = self._member(name)
         store = member.hands.shared.store
-        decisions = store.decisions(name, limit=200)
+        decisions = [one for one in store.decisions(name, limit=200) if in_chain(one)][-CHAIN:]
         stored = store.ends(name, limit=5)
-        chain = [asdict(decision) for decision in decisions[-12:]]
         last = stored[-1] if stored else None
         now = member.hands.shared.clock.boot()
         return {
             "name": name,
-            "text": explain(member.state, decisions[-12:], now),
-            "chain": chain,
+            "text": explain(member.state, decisions, now),
+            "chain": [stream.line(one) for one in decisions],
             "last_end": asdict(last.end) | {"wall": last.wall, "boot_id": last.boot_id} if last else None,
             "samples": stream.unpack(last.samples) if last and last.samples else {},
         }
 
-    def events(self, since: int, follow: bool) -> AsyncIterator[Mapping[str, Any]]:
-        return self._events.read(since, follow)
+    def events(self, query: Query) -> AsyncIterator[Mapping[str, Any]]:
+        return self._events.read(query)
+
+
+def _exec_told(member: Member, number: int, command: str) -> Callable[[int | None], None]:
+    """Events of a command inside; of its arguments only the first, for others may be secrets. Returns what tells its
+    end. A command a second, for ever, is too much for flash: then a part of them is only counted."""
+    hands, generation = member.hands, member.state.generation
+    unsaid = hands.shared.journal.may_say(member.state.name, "exec")
+    if unsaid is None:
+        return lambda code: None
+    shown = command[:100]
+    hands.remark(
+        Said("exec-added", generation, "exec", shown, {"exec": number, "command": shown, "unsaid": unsaid}),
+        Said("exec-started", generation, "exec", shown, {"exec": number}),
+    )
+
+    def ended(code: int | None) -> None:
+        words = "cut off" if code is None else f"exit {code}"
+        hands.remark(Said("exec-exit", generation, "exec", f"{words}: {shown}", {"exec": number, "code": code}))
+
+    return ended
+
+
+def in_chain(event: Decision) -> bool:
+    """Whether it is one of the causes that `why` shows."""
+    return event.type not in BESIDE_THE_CHAIN and event.code != "definition" and event.data.get("init") is not True
 
 
 async def _end_of(running: Exec) -> int | WharfError:

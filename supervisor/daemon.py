@@ -27,7 +27,7 @@ import anyio
 from anyio import open_signal_receiver, to_thread
 from anyio.abc import TaskGroup
 
-from config.errors import HostError, RefusedError, WharfError
+from config.errors import DefinitionError, HostError, RefusedError, WharfError
 from config.settings import Settings, load_settings
 from monitor.defdir import DefinitionWatch
 from monitor.events import EventWatcher, Notice
@@ -45,7 +45,9 @@ from supervisor.control import Daemon
 from supervisor.definitions import Definitions
 from supervisor.engine import Shared
 from supervisor.fleet import Fleet, leaves_of
+from supervisor.journal import Journal
 from supervisor.launch import Launcher
+from supervisor.lifecycle.history import Said
 from supervisor.sampler import Sampler
 from supervisor.store import SqliteStore, lock_state_dir, open_store
 from supervisor.stream import Stream
@@ -56,6 +58,7 @@ log = logging.getLogger("wharfinger")
 
 LOCK_TRIES, LOCK_PAUSE = 16, 0.05  # seconds: a true second daemon is told within one
 LOOK_LIMIT = 10.0  # seconds until the daemon says that it is ready, whatever a shim does
+STOP_LIMIT = 2.0  # seconds for the last event, whatever the disk does
 LOOK_TOGETHER = 16  # shims that are asked at once at start
 
 
@@ -142,11 +145,12 @@ async def _run(
         tree, facts, settings.run_dir, settings.log_dir, shim_path(settings), settings.parallel_starts, peers(settings)
     )
     threads = anyio.CapacityLimiter(1)
-    events = Stream(store, threads)
+    events = Stream(store, threads, clock, boot)
+    journal = Journal(store, clock, boot, tasks, threads, events.publish)
     thresholds = {"memory": settings.pressure_memory, "cpu": settings.pressure_cpu, "io": settings.pressure_io}
-    shared = Shared(launcher, store, clock, boot, watcher, tasks, events.publish, thresholds, threads)
+    shared = Shared(launcher, store, clock, boot, watcher, tasks, journal, threads, thresholds)
     fleet = Fleet(shared, tasks, settings.host_id or socket.gethostname(), store.load())
-    definitions = Definitions(settings.definitions_dir, clock)
+    definitions = Definitions(settings.definitions_dir, clock, partial(_refused, journal))
     watch = DefinitionWatch(settings.definitions_dir)
     watch.arm()
 
@@ -173,9 +177,13 @@ async def _run(
     )
     scraper = Scraper(Exposition(), views, wall=clock.wall)
     tasks.start_soon(watcher.run, lambda notice: _noticed(fleet, notice))
+    begun: dict[str, str | int | bool | None] = {"pid": os.getpid(), "clean": journal.ended_cleanly()}
+    begun["version"] = version("wharfinger")
+    journal.daemon("daemon-start", "wharfingerd starts", begun)
     await _declare(fleet, definitions)
     serving = await api.serve(settings, control, partial(_scrape, scraper), tasks, ready=lambda: ready)
     await _look(fleet, definitions, launcher, tasks)
+    journal.settle_rest(fleet.members)
     tasks.start_soon(sampler.run)
     tasks.start_soon(Survey(fleet).run)
     tasks.start_soon(_follow, watch, definitions, fleet)
@@ -193,8 +201,16 @@ async def _run(
     finally:
         systemd.notify("STOPPING=1")
         launcher.spares.close()
+        journal.daemon("daemon-stop", "wharfingerd ends; containers go on", {"pid": os.getpid()})
+        with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_LIMIT), suppress(HostError):
+            await journal.flush()
         serving.close()
     tasks.cancel_scope.cancel()
+
+
+def _refused(journal: Journal, error: DefinitionError) -> None:
+    said = Said("definition-error", 0, "definition", str(error), {"file": error.file, "line": error.line})
+    journal.later([journal.event(error.container, said)])
 
 
 async def _declare(fleet: Fleet, definitions: Definitions) -> None:

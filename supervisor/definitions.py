@@ -10,8 +10,11 @@ import anyio
 from anyio import to_thread
 
 from config import loader
+from config.errors import DefinitionError
 from config.model import Container
 from supervisor.ports import Clock
+
+MOST_TOLD = 20  # errors of one reload that become events
 
 Result = TypeVar("Result")
 
@@ -19,9 +22,12 @@ Result = TypeVar("Result")
 class Definitions:
     """Holds what was loaded last. `read` changes nothing; `apply` brings the fleet to it."""
 
-    def __init__(self, directory: Path, clock: Clock) -> None:
+    def __init__(self, directory: Path, clock: Clock, refused: Callable[[DefinitionError], None]) -> None:
+        """`refused` is told each error once, as long as it lasts."""
         self._directory = directory
         self._clock = clock
+        self._refused = refused
+        self._told: frozenset[str] = frozenset()
         self._lock = anyio.Lock()
         self.current: loader.Definitions | None = None
         self.last_success: float | None = None  # wall
@@ -36,6 +42,10 @@ class Definitions:
         self.successful = not loaded.errors
         if self.successful:
             self.last_success = self._clock.wall()
+        for error in loaded.errors[:MOST_TOLD]:
+            if str(error) not in self._told:
+                self._refused(error)
+        self._told = frozenset(map(str, loaded.errors))
 
     async def apply(
         self, put: Callable[[Mapping[str, Container], Mapping[str, str]], Result]

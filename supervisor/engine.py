@@ -27,21 +27,24 @@ from monitor.recorder import Ring, pack
 from monitor.view import SpaceView
 from runtime import shim as shims
 from supervisor import tend
+from supervisor.journal import Journal
 from supervisor.keeper import Durable, Slow
 from supervisor.launch import PERMANENT, Launcher
 from supervisor.lifecycle import facts
 from supervisor.lifecycle.facts import State
+from supervisor.lifecycle.history import Said, type_of
 from supervisor.lifecycle.oom import scope_of_child_kill
 from supervisor.lifecycle.step import counted_as
-from supervisor.log import fields
-from supervisor.ports import Clock, Decision, Store
+from supervisor.ports import Clock, Decision
 from supervisor.pressure import PressureWatch
 from supervisor.probe import run_probe
+from supervisor.store import SqliteStore
 
 log = logging.getLogger("wharfinger")
 
 CLEAN_LIMIT = 15.0
 REMARK_EVERY = 60.0
+ENDS = frozenset(("exit", "oom", "start"))  # what an end says; of one that is recorded already it is no news
 CURVE = 60.0  # seconds of samples that an abnormal end keeps
 
 
@@ -50,14 +53,14 @@ class Shared:
     """What the hands of all containers share."""
 
     launcher: Launcher
-    store: Store
+    store: SqliteStore
     clock: Clock
     boot_id: str
     watcher: EventWatcher
     tasks: TaskGroup
-    publish: Callable[[Decision], None]
+    journal: Journal
+    store_threads: anyio.CapacityLimiter  # one: writes are in order
     pressure: Mapping[str, str] = field(default_factory=dict)  # thresholds of the settings, by resource
-    store_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
 
 
 @dataclass(slots=True)
@@ -77,8 +80,16 @@ def add(counter: dict[str, int], key: str, by: int = 1) -> None:
 class Hands:
     """The engine of one container (a `keeper.Performer`)."""
 
-    def __init__(self, name: str, shared: Shared, tell: Callable[[facts.Event], None], tally: Tally) -> None:
+    def __init__(
+        self,
+        name: str,
+        shared: Shared,
+        tell: Callable[[facts.Event], None],
+        phase: Callable[[], facts.Phase],
+        tally: Tally,
+    ) -> None:
         self.name = name
+        self.phase = phase  # of now
         self.shared = shared
         self.tell = tell
         self.tally = tally
@@ -103,52 +114,56 @@ class Hands:
 
     # -- durable --------------------------------------------------------------------------------
 
-    async def store(self, before: State, after: State, durable: Sequence[Durable], launch: facts.Launch | None) -> None:
+    async def store(
+        self, before: State, after: State, durable: Sequence[Durable], launch: facts.Launch | None, told: Sequence[Said]
+    ) -> None:
+        journal, store = self.shared.journal, self.shared.store
         wall = self.shared.clock.wall()
-        boot = self.shared.clock.boot()
-        noted: list[Decision] = []
-
-        def decision(code: str, text: str) -> Decision:
-            return Decision(
-                0, self.name, after.generation, self.shared.boot_id, boot, wall, after.phase, before.phase, code, text
-            )
-
-        decisions = [decision(item.kind, item.text) for item in durable if isinstance(item, facts.Note)]
-        if (before.phase, before.cause) != (after.phase, after.cause):
-            decisions.append(decision(after.cause.code, after.cause.text))
+        waiting = journal.take()
+        events = [journal.event(self.name, said, after.phase, before.phase) for said in told]
         counted: list[tuple[dict[str, int], str, int]] = []
 
-        def write() -> int:
-            store = self.shared.store
+        def write() -> tuple[int, list[Decision]]:
+            known: set[int] = set()
             with store.batch():
                 created = self.tally.created or store.note_created(self.name, int(wall))
                 for item in durable:
                     if isinstance(item, facts.RecordEnd):
-                        self._write_end(item.end, wall, counted)
-                    elif isinstance(item, facts.Persist):
+                        if not self._write_end(item.end, wall, counted):
+                            known.add(item.end.generation)
+                    else:
                         store.persist(self.name, item.saved, self.shared.boot_id)
                 if launch is not None and launch.reason is not facts.Reason.BOOT:
                     store.count_restart(self.name, launch.reason)
                     counted.append((self.tally.restarts, launch.reason, 1))
-                noted.extend(_numbered(one, store.decide(one)) for one in decisions)
-            return created
+                news = (one for one in events if one.type not in ENDS or one.generation not in known)
+                return created, journal.write([*waiting, *news])
 
-        self.tally.created = await to_thread.run_sync(write, limiter=self.shared.store_threads)
+        try:
+            self.tally.created, written = await to_thread.run_sync(write, limiter=self.shared.store_threads)
+        except HostError:
+            journal.put_back(waiting)
+            raise
         for counter, key, by in counted:
             add(counter, key, by)
-        for one in noted:
-            self._say(one)
+        journal.written(written)
 
-    def _write_end(self, end: facts.End, wall: float, counted: list[tuple[dict[str, int], str, int]]) -> None:
+    def later(self, before: State, after: State, told: Sequence[Said]) -> None:
+        journal = self.shared.journal
+        journal.later(journal.event(self.name, said, after.phase, before.phase) for said in told)
+
+    def _write_end(self, end: facts.End, wall: float, counted: list[tuple[dict[str, int], str, int]]) -> bool:
+        """False when it is recorded already."""
         assert self.definition is not None
         kind = counted_as(end, self.definition)
         samples = "" if kind == "success" else json.dumps(pack(self.ring.last(CURVE)))
         if not self.shared.store.record_end(self.name, end, self.shared.boot_id, wall, samples, kind):
-            return
+            return False
         self.last_end_wall = wall
         counted.append((self.tally.ends, kind, 1))
         if end.oom.killed and end.oom.scope is not None:
             counted.append((self.tally.oom_kills, end.oom.scope, max(1, end.oom.kills or 1)))
+        return True
 
     # -- quick ----------------------------------------------------------------------------------
 
@@ -289,6 +304,7 @@ class Hands:
         await self._launched.wait()
         if not await to_thread.run_sync(self.shared.launcher.clean, self.name, generation, abandon_on_cancel=True):
             return facts.Failed("Clean", generation, "a process does not die")
+        self.shared.journal.cleaned(self.name, generation, self.phase())
         return None
 
     async def _probe(self, generation: int) -> facts.Event:
@@ -323,6 +339,7 @@ class Hands:
     async def _forget(self) -> None:
         self.release()
         self.unwatch()
+        self.shared.journal.forget(self.name)
         await to_thread.run_sync(self.shared.launcher.forget, self.name, abandon_on_cancel=True)
         await to_thread.run_sync(self.shared.store.forget, self.name, limiter=self.shared.store_threads)
 
@@ -371,25 +388,12 @@ class Hands:
         if self.shim is None or now - self._remarked.get(kind, -REMARK_EVERY) < REMARK_EVERY:
             return
         self._remarked[kind] = now
-        wall, generation = self.shared.clock.wall(), self.shim.generation
-        running = facts.Phase.RUNNING
-        decision = Decision(0, self.name, generation, self.shared.boot_id, now, wall, running, running, kind, text)
-        self.shared.tasks.start_soon(self._write_remark, decision)
+        self.remark(Said(type_of(kind), self.shim.generation, kind, text))
 
-    async def _write_remark(self, decision: Decision) -> None:
-        with suppress(HostError):  # history only
-            seq = await to_thread.run_sync(self.shared.store.decide, decision, limiter=self.shared.store_threads)
-            self._say(_numbered(decision, seq))
-
-    def _say(self, one: Decision) -> None:
-        told = {"state": one.phase, "before": one.before, "cause": one.code, "text": one.text}
-        log.info("%s", fields(container=one.name, generation=one.generation, **told))
-        self.shared.publish(one)
+    def remark(self, *said: Said) -> None:
+        phase = self.phase()
+        self.shared.journal.later(self.shared.journal.event(self.name, one, phase, phase) for one in said)
 
 
 def _not_running(generation: int) -> facts.Probed:
     return facts.Probed(generation, ok=False, output="not running")
-
-
-def _numbered(decision: Decision, seq: int) -> Decision:
-    return Decision(seq, *(getattr(decision, f) for f in decision.__slots__[1:]))

@@ -77,7 +77,7 @@ class Fleet:
             if record
             else Tally()
         )
-        hands = Hands(name, self._shared, lambda event: keeper.tell(event), tally)
+        hands = Hands(name, self._shared, lambda event: keeper.tell(event), lambda: keeper.state.phase, tally)
         hands.definition, hands.file = definition, file
         if record is not None:
             hands.last_end_wall = next((stored.wall for stored in self._shared.store.ends(name, 1)), None)
@@ -113,7 +113,9 @@ class Fleet:
         member.hands.problem = ""
         self._tell_unmet(member)
         self._count_found(found)
+        open_runs = shared.journal.open_runs(name)
         if found.shim is not None:
+            shared.journal.found_started(member.state, found.shim.generation, found.shim.started, found.shim.pid)
             if found.definition is not None and found.definition.digest != member.state.definition.digest:
                 # It was changed while no daemon watched: what runs is the old one.
                 await self._adopt(member, found, found.definition)
@@ -122,12 +124,17 @@ class Fleet:
                 await self._adopt(member, found, member.state.definition)
         else:
             end = _unrecorded(found.end, member.state)
+            if end is not None and end.started is not None:
+                shared.journal.found_started(member.state, end.generation, end.started, None)
             member.keeper.tell(facts.Absent(end, member.booted))
             if end is not None:  # its record is all there is of it until the core has it stored; then the core cleans
                 found.stale = [generation for generation in found.stale if generation != end.generation]
         for generation in found.stale:
             with CancelScope(shield=True):
                 await to_thread.run_sync(shared.launcher.clean, name, generation)
+        for generation, said in open_runs.items():
+            if "exit" in said and (found.shim is None or found.shim.generation != generation):
+                shared.journal.cleaned(name, generation, member.state.phase)
         member.adopted = True
 
     def _count_found(self, found: adopt.Found) -> None:

@@ -29,6 +29,7 @@ from anyio.abc import TaskStatus
 from config.errors import HostError, WharfError
 from supervisor.lifecycle import facts
 from supervisor.lifecycle.facts import Effect, State
+from supervisor.lifecycle.history import Said, told
 from supervisor.lifecycle.step import step
 from supervisor.ports import Clock
 
@@ -39,11 +40,11 @@ QUEUE_FOR_REQUESTS = 64
 LONGEST_NAP = 30.0
 WRITE_AGAIN = 2.0  # seconds until a fact that could not be stored is told again
 
-Durable = facts.Persist | facts.RecordEnd | facts.Note
+Durable = facts.Persist | facts.RecordEnd
 Slow = facts.Launch | facts.Clean | facts.Probe | facts.ApplyLive | facts.Forget
 SLOW = (facts.Launch, facts.Clean, facts.Probe, facts.ApplyLive, facts.Forget)
 REQUESTS = (facts.StartAsked, facts.StopAsked, facts.RestartAsked)
-DURABLE = (facts.Persist, facts.RecordEnd, facts.Note)
+DURABLE = (facts.Persist, facts.RecordEnd)
 
 
 class Unwritten(Exception):  # noqa: N818  an answer of the disk, within this file
@@ -53,8 +54,14 @@ class Unwritten(Exception):  # noqa: N818  an answer of the disk, within this fi
 class Performer(Protocol):
     """What does the effects of one container (engine.py)."""
 
-    async def store(self, before: State, after: State, durable: Sequence[Durable], launch: facts.Launch | None) -> None:
+    async def store(
+        self, before: State, after: State, durable: Sequence[Durable], launch: facts.Launch | None, told: Sequence[Said]
+    ) -> None:
         """Write everything of one step in one transaction. Raises HostError, nothing written."""
+        ...
+
+    def later(self, before: State, after: State, told: Sequence[Said]) -> None:
+        """Events that ask for no transaction of their own."""
         ...
 
     def quick(self, effect: facts.Signal | facts.KillAll) -> None: ...
@@ -177,7 +184,7 @@ class Keeper:
         if self.state is before and not effects:
             return []
         try:
-            slow = await self._in_order(before, effects)
+            slow = await self._in_order(event, before, effects)
         except Unwritten as error:
             self._take_back(before, event, str(error))
             return []
@@ -187,14 +194,16 @@ class Keeper:
         self._changed(before, self.state)
         return slow
 
-    async def _in_order(self, before: State, effects: Sequence[Effect]) -> list[Slow]:
+    async def _in_order(self, event: facts.Event, before: State, effects: Sequence[Effect]) -> list[Slow]:
         """One transaction for all that is durable, then answers and signals in their order; the rest is returned."""
         durable = [e for e in effects if isinstance(e, DURABLE)]
         launch = next((e for e in effects if isinstance(e, facts.Launch)), None)
-        moved = (before.phase, before.cause) != (self.state.phase, self.state.cause)
-        if durable or moved or launch:
+        said = told(event, before, self.state, effects)
+        if not durable and not launch and all(one.later for one in said):
+            self._do.later(before, self.state, said)
+        else:
             try:
-                await self._do.store(before, self.state, durable, launch)
+                await self._do.store(before, self.state, durable, launch, said)
             except HostError as error:
                 if any(isinstance(e, facts.Persist) for e in durable):
                     raise Unwritten(str(error)) from error
@@ -217,17 +226,17 @@ class Keeper:
         name, generation = type(effect).__name__, effect.generation
         try:
             with fail_after(self._do.limit(effect)):
-                told = await self._do.slow(effect)
+                heard = await self._do.slow(effect)
         except TimeoutError:
-            told = facts.Failed(name, generation, f"no end after {self._do.limit(effect):.0f} s")
+            heard = facts.Failed(name, generation, f"no end after {self._do.limit(effect):.0f} s")
         except WharfError as error:
-            told = facts.Failed(name, generation, str(error))
+            heard = facts.Failed(name, generation, str(error))
         except Exception as error:
             log.exception("container=%s effect=%r", self.state.name, effect)
             self.fault = f"fault in {name}: {type(error).__name__}"
-            told = facts.Failed(name, generation, f"internal: {type(error).__name__}: {error}")
-        if told is not None:
-            self.tell(told)
+            heard = facts.Failed(name, generation, f"internal: {type(error).__name__}: {error}")
+        if heard is not None:
+            self.tell(heard)
 
     def _fence(self, event: facts.Event, error: Exception) -> None:
         self.fault = f"{type(event).__name__}: {type(error).__name__}: {error}"

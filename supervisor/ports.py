@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from supervisor.lifecycle.facts import End, Saved, State
@@ -23,7 +23,7 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One transition with its cause, as stored and as `why` shows it."""
+    """One event with its cause, as it is stored, streamed, and, where it is a transition, shown by `why`."""
 
     seq: int
     name: str
@@ -35,6 +35,39 @@ class Decision:
     before: str
     code: str  # Cause.code
     text: str  # Cause.text
+    type: str = "state"  # topics.KINDS
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Events in the order of their numbers. `oldest` and `newest`: numbers that are kept, over all; 0 and the last
+    number that a lost history can have given out, when there are none."""
+
+    events: Sequence[Decision]
+    upto: int  # the number up to which this page looked
+    oldest: int
+    newest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """A place in time. `ago`: seconds back from now, by CLOCK_BOOTTIME within this boot; or `wall`: Unix time."""
+
+    ago: float | None = None
+    wall: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a reader of events wants. `since`: after this number, or from that time; None: all that is kept."""
+
+    since: int | Since | None = None
+    follow: bool = False
+    tail: int | None = None  # at first only the newest so many of those
+    name: str | None = None
+    types: Sequence[str] = ()  # topics.KINDS; empty: all
+    causes: Sequence[str] = ()  # Cause.code; empty: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +122,15 @@ class Store(Protocol):
     def ends(self, name: str, limit: int = 100) -> Sequence[StoredEnd]: ...
 
     def decisions(self, name: str | None = None, since: int = 0, limit: int = 1000) -> Sequence[Decision]: ...
+
+    def page(self, after: int, limit: int, query: Query, newest: bool = False) -> Page:
+        """The first `limit` events after that number that `query` asks for, or the newest of them."""
+        ...
+
+    def place(self, boot_id: str, boot: float | None, wall: float | None) -> int:
+        """The number before the first event of this boot from `boot` on, or of another (any, without `boot`) from
+        `wall` on; the newest when there is none. None: never."""
+        ...
 
     def forget(self, name: str) -> None: ...
 
@@ -167,4 +209,6 @@ class Control(Protocol):
         """{"text": [lines], "chain": [Decision as dict], "last_end": ..., "samples": {column: [...]}}"""
         ...
 
-    def events(self, since: int, follow: bool) -> AsyncIterator[Mapping[str, Any]]: ...
+    def events(self, query: Query) -> AsyncIterator[Mapping[str, Any]]:
+        """Lines of the stream (docs/events.md)."""
+        ...

@@ -1,4 +1,4 @@
-"""Durable state in SQLite: intents, generations, ends, decisions (design, "Durable state").
+"""Durable state in SQLite: intents, generations, ends, events (design, "Durable state").
 
 Each write is one transaction with full sync; several belong together in `batch()`. Nothing is written
 while nothing happens. A failed write raises HostError, and the store is as before. Thread-safe.
@@ -16,15 +16,14 @@ from typing import Any
 from config.errors import HostError, one_line
 from supervisor import store_codec as codec
 from supervisor.lifecycle.facts import End, Saved
-from supervisor.ports import Decision, Record, StoredEnd
+from supervisor.ports import Decision, Page, Query, Record, StoredEnd
+from supervisor.store_events import Events
 from supervisor.store_file import lock_state_dir, open_file, row_crc
 
-__all__ = ["ENDS_KEPT", "DECISIONS_KEPT", "SqliteStore", "lock_state_dir", "open_store"]
+__all__ = ["ENDS_KEPT", "SqliteStore", "lock_state_dir", "open_store"]
 
 ENDS_KEPT = 100  # a container
 SAMPLES_KEPT = 10  # a container: the newest ends that keep the samples of their last minute
-DECISIONS_KEPT = 10_000  # in all
-PRUNE_EVERY = 256  # decisions beyond that before the oldest are deleted: one delete is worth several inserts
 
 
 def open_store(path: Path) -> SqliteStore:
@@ -45,7 +44,7 @@ class SqliteStore:
         self._lock = threading.RLock()
         self._depth = 0
         self._quarantined = list(quarantined)
-        self._since_prune = 0
+        self._events = Events(db)
         self.writes = 0  # transactions committed since the store was opened
 
     @property
@@ -109,18 +108,20 @@ class SqliteStore:
 
     def decisions(self, name: str | None = None, since: int = 0, limit: int = 1000) -> Sequence[Decision]:
         """In order of their numbers. `since` 0: the newest `limit`; else the first `limit` after that number."""
-        fields = "seq, name, generation, boot_id, boot, wall, phase, before, code, text"
-        order = "ASC" if since > 0 else "DESC"
-        with self._failing("decisions"):
-            if name is None:
-                query = f"SELECT {fields} FROM decisions WHERE seq > ? ORDER BY seq {order} LIMIT ?"
-                rows = self._db.execute(query, (since, limit)).fetchall()
-            else:
-                query = f"SELECT {fields} FROM decisions WHERE name = ? AND seq > ? ORDER BY seq {order} LIMIT ?"
-                rows = self._db.execute(query, (name, since, limit)).fetchall()
-        if order == "DESC":
-            rows.reverse()
-        return [Decision(*row) for row in rows]
+        return self.page(since, limit, Query(name=name), newest=since == 0).events
+
+    def page(self, after: int, limit: int, query: Query, newest: bool = False) -> Page:
+        with self._failing("events"):
+            return self._events.page(after, limit, query, newest)
+
+    def place(self, boot_id: str, boot: float | None, wall: float | None) -> int:
+        with self._failing("events"):
+            return self._events.place(boot_id, boot, wall)
+
+    def open_runs(self) -> Mapping[tuple[str, int], frozenset[str]]:
+        """Runs of which `delete` was not said yet, and what was."""
+        with self._failing("events"):
+            return self._events.open_runs()
 
     # -- writing --------------------------------------------------------------------------------
 
@@ -146,6 +147,7 @@ class SqliteStore:
                 self._db.execute("COMMIT")
                 self.writes += self._db.total_changes != before
             except BaseException:
+                self._events.recount()
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
@@ -207,27 +209,10 @@ class SqliteStore:
 
     def decide(self, decision: Decision) -> int:
         with self.batch():
-            done = self._db.execute(
-                "INSERT INTO decisions (name, generation, boot_id, boot, wall, phase, before, code, text)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    decision.name, decision.generation, decision.boot_id, decision.boot, decision.wall,
-                    str(decision.phase), str(decision.before), decision.code, one_line(decision.text),
-                ),
-            )  # fmt: skip
-            seq = done.lastrowid
-            assert seq is not None
-            self._since_prune += 1
-            if self._since_prune >= PRUNE_EVERY:
-                self._since_prune = 0
-                self._db.execute(
-                    "DELETE FROM decisions WHERE seq <= (SELECT seq FROM decisions ORDER BY seq DESC LIMIT 1 OFFSET ?)",
-                    (DECISIONS_KEPT,),
-                )
-            return seq
+            return self._events.add(decision)
 
     def forget(self, name: str) -> None:
-        """Drop all of a container but its decisions, which are the host's history."""
+        """Drop all of a container but its events, which are the host's history."""
         with self.batch():
             for table in ("containers", "counters", "ends"):
                 self._db.execute(f"DELETE FROM {table} WHERE name = ?", (name,))

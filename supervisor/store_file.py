@@ -18,11 +18,13 @@ from pathlib import Path
 from zlib import crc32
 
 from config.errors import HostError, RefusedError, one_line
+from supervisor.store_events import BASE
+from supervisor.store_migrate import OLDEST, migrate, tables_of
 
 APPLICATION_ID = 0x57484152  # "WHAR", in SQLite's header: another program's database is not ours
-SCHEMA = 1  # user_version; a later schema that we can't read is set aside, not guessed at
+SCHEMA = 2  # user_version; a later schema that we can't read is set aside, not guessed at
 KEPT_ASIDE = 5  # quarantined files kept; a box that corrupts its disk each day must not fill it with them
-SEQ_STEP = 1_000_000_000  # numbers of decisions begin anew above all that a lost file can have given out
+SEQ_STEP = 1_000_000_000  # numbers of events begin anew above all that a lost file can have given out
 SIDES = ("-wal", "-shm", "-journal")
 
 TABLES = """
@@ -39,12 +41,11 @@ CREATE TABLE ends (
     body TEXT NOT NULL, crc INTEGER NOT NULL, samples TEXT NOT NULL,
     PRIMARY KEY (name, generation)
 ) WITHOUT ROWID;
-CREATE TABLE decisions (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, generation INTEGER NOT NULL, boot_id TEXT NOT NULL,
-    boot REAL NOT NULL, wall REAL NOT NULL, phase TEXT NOT NULL, before TEXT NOT NULL, code TEXT NOT NULL,
-    text TEXT NOT NULL
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY, type TEXT NOT NULL, name TEXT NOT NULL, generation INTEGER NOT NULL,
+    boot_id TEXT NOT NULL, boot REAL NOT NULL, wall REAL NOT NULL, phase TEXT NOT NULL, before TEXT NOT NULL,
+    code TEXT NOT NULL, text TEXT NOT NULL, data TEXT NOT NULL
 );
-CREATE INDEX decisions_by_name ON decisions (name, seq);
 CREATE TABLE set_aside (kind TEXT NOT NULL, key TEXT NOT NULL, why TEXT NOT NULL, body TEXT NOT NULL);
 """
 
@@ -196,7 +197,7 @@ def _check(db: sqlite3.Connection) -> None:
     schema = db.execute("PRAGMA user_version").fetchone()[0]
     if schema > SCHEMA:
         raise BadFile(f"written by a newer version (schema {schema}, this one knows {SCHEMA})")
-    if schema != SCHEMA:
+    if schema < OLDEST:
         raise BadFile(f"unknown schema {schema}")
     if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
         raise BadFile("no write-ahead log possible")
@@ -205,10 +206,13 @@ def _check(db: sqlite3.Connection) -> None:
         raise BadFile(found)
     wanted = sqlite3.connect(":memory:")
     with contextlib.closing(wanted):
-        wanted.executescript(TABLES)
+        wanted.executescript(tables_of(schema, TABLES))
         names = "SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
         if db.execute(names).fetchall() != wanted.execute(names).fetchall():
             raise BadFile("its tables are not ours")
+    if schema < SCHEMA:
+        db.execute("PRAGMA synchronous = FULL")
+        migrate(db, schema, TABLES)
 
 
 def _set_aside(path: Path) -> Path:
@@ -245,7 +249,7 @@ def _make(path: Path, aside: Path | None) -> str:
         db.execute(f"PRAGMA user_version = {SCHEMA}")
         db.executescript(f"BEGIN; {TABLES} COMMIT;")
         base = max(_asides(path), default=0) * SEQ_STEP
-        db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('decisions', ?)", (base,))
+        db.execute("INSERT INTO meta VALUES (?, ?)", (BASE, str(base)))
         if aside is not None:
             carried = _carry(aside, db)
     finally:

@@ -6,16 +6,14 @@ Reading needs the role VIEW, changing ACT. The shapes are in docs/wharfctl.md, "
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 
 from config.errors import RefusedError
-from supervisor.api import logs, shape
+from supervisor.api import events, logs, shape
 from supervisor.api.message import NDJSON, App, HttpError, Request, Response, json_line
 from supervisor.api.peer import Role
 from supervisor.ports import Control, Outcome, Snapshot
@@ -134,44 +132,7 @@ async def _logs(desk: Desk, request: Request) -> Response:
 
 
 async def _events(desk: Desk, request: Request) -> Response:
-    since = request.number("since", 0, 2**53)
-    tail = None if "tail" not in request.query else request.number("tail", 0, 10_000)
-    kinds = frozenset(filter(None, request.query.get("type", "").split(",")))
-    name = request.query.get("name", "")
-    follow = request.flag("follow")
-
-    def wanted(event: Mapping[str, Any]) -> bool:
-        return (not kinds or event.get("code") in kinds) and (not name or event.get("name") == name)
-
-    async def stream() -> AsyncIterator[bytes]:
-        start = since
-        if tail is not None:
-            last: deque[bytes] = deque(maxlen=tail)
-            async with aclosing(_closable(desk.control.events(start, False))) as events:
-                async for event in events:
-                    start = max(start, int(event["seq"]))
-                    if wanted(event):
-                        last.append(json_line(event))
-            for line in last:
-                yield line
-            if not follow:
-                return
-        async with aclosing(_closable(desk.control.events(start, follow))) as events:
-            async for event in events:
-                if wanted(event):
-                    yield json_line(event)
-
-    return Response(200, stream(), NDJSON)
-
-
-async def _closable(events: AsyncIterator[Mapping[str, Any]]) -> AsyncGenerator[Mapping[str, Any], None]:
-    """So that the source is closed with its reader, whatever kind of iterator it is."""
-    try:
-        async for event in events:
-            yield event
-    finally:
-        if hasattr(events, "aclose"):
-            await events.aclose()
+    return Response(200, events.lines(desk.control, events.query_of(request)), NDJSON)
 
 
 async def _version(desk: Desk, request: Request) -> Response:

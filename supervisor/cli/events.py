@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 from supervisor.cli.client import query
@@ -15,15 +16,21 @@ RECENT = 20
 
 def events(context: Context) -> int:
     args = context.args
-    follow, since = args.on("follow"), args.number("since")
+    if args.on("schema"):
+        from supervisor.topics import schema  # only here: it costs start-up
+
+        context.say(json.dumps(schema(), indent=2))
+        return 0
+    follow, since = args.on("follow"), _since(args.text("since"))
     tail = args.number("tail")
-    if follow and tail is None and since is None:
+    if follow and tail is None and not since:
         tail = RECENT
     asked = query(
-        since=since,
+        since=since or None,
         follow=1 if follow else None,
         tail=tail,
         type=args.text("type") or None,
+        cause=args.text("cause") or None,
         name=args.text("name") or None,
     )
     rest = b""
@@ -35,12 +42,21 @@ def events(context: Context) -> int:
     return 0
 
 
+def _since(text: str) -> str:
+    """A time without a zone is of this host's clock."""
+    try:
+        at = None if text.isdigit() else datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return text if at is None else at.astimezone(UTC).isoformat()
+
+
 def words(event: dict[str, Any]) -> str:
-    """`12 2026-11-25 05:58:01 web RUNNING -> BACKOFF oom: out of memory`."""
+    """`12 2026-11-25 05:58:01 restart-scheduled web RUNNING -> BACKOFF oom: oom-killed, retry 1 in 1s`."""
+    if event.get("type") == "gap":
+        return f"-- {event.get('text')}"
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(event.get("wall") or 0)))
     before, phase = event.get("before", ""), event.get("phase", "")
     change = f"{before} -> {phase}" if before and before != phase else phase
-    text = event.get("text", "")
-    return f"{event.get('seq')} {stamp} {event.get('name')} {change} {event.get('code')}" + (
-        f": {text}" if text else ""
-    )
+    said = ": ".join(filter(None, (event.get("code"), event.get("text"))))
+    return " ".join(filter(None, (str(event.get("seq")), stamp, event.get("type"), event.get("name"), change, said)))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from config.errors import HostError
-from supervisor.ports import Outcome
+from supervisor.ports import Outcome, Since
 from tests.fixtures.fake_control import Served
 from tests.fixtures.http import CLOSE, get, read_all, talk
 
@@ -56,6 +56,8 @@ def test_one_container_in_full(server: Served) -> None:
         ("GET", "/v1/events?since=-1", 400),
         ("GET", "/v1/events?since=1e9", 400),
         ("GET", "/v1/events?follow=perhaps", 400),
+        ("GET", "/v1/events?since=yesterday", 400),
+        ("GET", "/v1/events?type=oom,bang", 400),
         ("GET", "/v1/containers/web/logs?tail=x", 400),
         ("GET", "/v1/containers/web/logs?stream=stdwhat", 400),
         ("POST", "/v1/containers/web/start?wait=nan", 400),
@@ -139,8 +141,8 @@ def test_a_fault_of_the_host_is_named(server: Served, monkeypatch: pytest.Monkey
 
 
 def test_events_can_be_resumed_filtered_and_followed(server: Served) -> None:
-    def event(seq: int, name: str, code: str) -> dict[str, Any]:
-        return {"seq": seq, "name": name, "code": code}
+    def event(seq: int, name: str, type_: str) -> dict[str, Any]:
+        return {"seq": seq, "name": name, "code": "x", "type": type_}
 
     server.control.decisions += [event(1, "web", "exit"), event(2, "db", "oom"), event(3, "web", "oom")]
 
@@ -154,6 +156,14 @@ def test_events_can_be_resumed_filtered_and_followed(server: Served) -> None:
     assert seqs("?tail=1") == [3]
     assert seqs("?type=oom") == [2, 3]
     assert seqs("?type=oom&name=web") == [3]
+    assert seqs("?type=/tasks/exit") == [1]
+    assert seqs("?cause=x,y&tail=2") == [2, 3]
+    assert seqs("?cause=y") == []
+    places = ["10m", "2026-11-25T06:00:00Z", "2026-11-25T07:00:00%2B01:00", "2026-11-25"]
+    for place in places:
+        seqs(f"?since={place}")
+    found = [query.since for query in server.control.queries[-len(places) :]]
+    assert found == [Since(ago=600.0), Since(wall=1795586400.0), Since(wall=1795586400.0), Since(wall=1795564800.0)]
     with server.connect() as sock:
         sock.sendall(b"GET /v1/events?follow=1&tail=1 HTTP/1.0\r\n\r\n")
         got = b""

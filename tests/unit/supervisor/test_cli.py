@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,8 @@ import pytest
 from supervisor.cli.main import main
 from supervisor.cli.why import human, spark
 from supervisor.lifecycle.facts import Cause, Phase
-from supervisor.ports import Outcome
+from supervisor.ports import Outcome, Since
+from supervisor.topics import schema
 from tests.fixtures.fake_control import Served, state
 from tests.fixtures.wharfctl import Said, Wharfctl, log_of, program
 
@@ -193,24 +196,48 @@ def test_logs_and_tail(server: Served, capfdbinary: pytest.CaptureFixture[bytes]
     assert shown("logs", "db") == []
 
 
-def event(seq: int, name: str, before: str, phase: str, code: str, text: str) -> dict[str, Any]:
-    wall = 1_795_590_000.0 + seq
-    return {"seq": seq, "name": name, "wall": wall, "before": before, "phase": phase, "code": code, "text": text}
+def event(seq: int, type_: str, name: str, before: str, phase: str, code: str, text: str) -> dict[str, Any]:
+    told = {"seq": seq, "type": type_, "name": name, "wall": 1_795_590_000.0 + seq}
+    return told | {"before": before, "phase": phase, "code": code, "text": text}
 
 
 def test_events(server: Served, wharfctl: Wharfctl) -> None:
     server.control.decisions += [
-        event(1, "web", "STARTING", "RUNNING", "policy", ""),
-        event(2, "web", "RUNNING", "BACKOFF", "oom", "out of memory"),
-        event(3, "db", "RUNNING", "RUNNING", "health", "unhealthy"),
-    ]  # fmt: skip
+        event(1, "state", "web", "STARTING", "RUNNING", "policy", ""),
+        event(2, "restart-scheduled", "web", "RUNNING", "BACKOFF", "oom", "out of memory"),
+        event(3, "health", "db", "RUNNING", "RUNNING", "health", "unhealthy"),
+        {"seq": 9, "type": "gap", "name": "", "text": "events 4 to 9 are no longer kept"},
+        event(10, "daemon-stop", "", "", "", "daemon", "wharfingerd ends"),
+    ]
     assert wharfctl("events").out == (
-        "1 2026-11-25 07:00:01 web STARTING -> RUNNING policy\n"
-        "2 2026-11-25 07:00:02 web RUNNING -> BACKOFF oom: out of memory\n"
-        "3 2026-11-25 07:00:03 db RUNNING health: unhealthy\n"
+        "1 2026-11-25 07:00:01 state web STARTING -> RUNNING policy\n"
+        "2 2026-11-25 07:00:02 restart-scheduled web RUNNING -> BACKOFF oom: out of memory\n"
+        "3 2026-11-25 07:00:03 health db RUNNING health: unhealthy\n"
+        "-- events 4 to 9 are no longer kept\n"
+        "10 2026-11-25 07:00:10 daemon-stop daemon: wharfingerd ends\n"
     )
     assert wharfctl("events", "--since", "1", "--type", "oom,health", "--name", "db").out.startswith("3 ")
-    assert json.loads(wharfctl("events", "-n", "1", "--json").out)["seq"] == 3
+    assert json.loads(wharfctl("events", "-n", "1", "--json").out)["seq"] == 10
+    assert wharfctl("events", "--cause", "oom").out.startswith("2 ")
+    assert "there is no type or topic" in wharfctl("events", "--type", "bang").err
+    assert wharfctl("events", "--since", "10m").code == 0
+    assert server.control.queries[-1].since == Since(ago=600.0)
+
+
+def test_a_time_without_a_zone_is_of_the_hosts_clock(
+    server: Served, wharfctl: Wharfctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "XXX-2")  # two hours east of UTC
+        time.tzset()
+        assert wharfctl("events", "--since", "2026-11-25 07:00").code == 0
+    time.tzset()
+    assert server.control.queries[-1].since == Since(wall=1_795_582_800.0)
+
+
+def test_the_schema_of_events_is_told_without_a_daemon(tmp_path: Path, wharfctl: Wharfctl) -> None:
+    said = json.loads(wharfctl("events", "--schema", "--socket", str(tmp_path / "none")).out)
+    assert said == schema()
 
 
 def test_why_draws_the_memory_curve(server: Served, wharfctl: Wharfctl, monkeypatch: pytest.MonkeyPatch) -> None:

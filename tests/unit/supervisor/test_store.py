@@ -16,7 +16,7 @@ from supervisor import store_codec as codec
 from supervisor.lifecycle.facts import Cause, Desired, End, Oom, Phase, Saved, Scope, Source
 from supervisor.lifecycle.terms import STUCK
 from supervisor.ports import Decision
-from supervisor.store import DECISIONS_KEPT, ENDS_KEPT, PRUNE_EVERY, SAMPLES_KEPT, SqliteStore, open_store
+from supervisor.store import ENDS_KEPT, SAMPLES_KEPT, SqliteStore, open_store
 
 OOM = End(7, 1.5, 9.25, signal=9, oom=Oom(killed=True, group=True, scope=Scope.CONTAINER, kills=3))
 FULL = Saved(
@@ -123,15 +123,6 @@ def test_decisions_are_numbered_for_ever(store: SqliteStore, path: Path) -> None
     assert [d.seq for d in again.decisions(since=first, limit=1)] == [second], "a reader goes on where it was"
     assert [d.seq for d in again.decisions(limit=1)] == [third], "without a place the newest are wanted"
     again.close()
-
-
-def test_decisions_are_bounded(store: SqliteStore) -> None:
-    total = DECISIONS_KEPT + PRUNE_EVERY * 2
-    with store.batch():
-        last = [store.decide(decision()) for _ in range(total)][-1]
-    kept = store.decisions(limit=total)
-    assert len(kept) <= DECISIONS_KEPT + PRUNE_EVERY
-    assert kept[-1].seq == last == total
 
 
 def test_forget_drops_the_container_and_keeps_the_history(store: SqliteStore) -> None:

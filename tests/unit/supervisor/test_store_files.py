@@ -262,7 +262,7 @@ def test_a_damaged_file_gives_what_is_left_in_it(path: Path, whole: bytes) -> No
     store.close()
     db = sqlite3.connect(path)
     page_size = db.execute("PRAGMA page_size").fetchone()[0]
-    root = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'decisions'").fetchone()[0]
+    root = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'events'").fetchone()[0]
     db.close()
     with path.open("r+b") as file:
         file.seek((root - 1) * page_size)
@@ -275,7 +275,7 @@ def test_a_damaged_file_gives_what_is_left_in_it(path: Path, whole: bytes) -> No
     store.close()
 
 
-def test_numbers_of_decisions_never_go_back_over_a_lost_file(path: Path) -> None:
+def test_numbers_of_events_never_go_back_over_a_lost_file(path: Path) -> None:
     store = open_store(path)
     last = store.decide(Decision(0, "web", 1, "b", 1.0, 2.0, "RUNNING", "STARTING", "x", "y"))
     store.close()
