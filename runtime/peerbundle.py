@@ -26,7 +26,7 @@ from runtime import wire
 from runtime.oci import Spec
 from runtime.peer import ENVIRONMENT, Peer, run
 from runtime.probe import HostFacts
-from runtime.wire import op
+from runtime.wire import PEER_INSIDE, op
 
 VERSION: Final = "1.0.2"  # old runtimes refuse a later one unread
 DELETE_LIMIT: Final = 5.0
@@ -85,10 +85,10 @@ def write(run_dir: Path, peer: Peer, number: str, boot_id: str, spec: Spec) -> N
         raise HostError(f"cannot write the bundle: {error.strerror}", where=str(run_dir)) from error
 
 
-def peer_plan(run_dir: Path, peer: Peer, number: str, limit: float) -> bytes:
+def peer_plan(run_dir: Path, peer: Peer, number: str, limit: float, spec: Mapping[str, Any]) -> bytes:
     """The commands that the shim runs: PEER steps, each with its ARGs."""
-    base = [peer.path, "--root", f"{run_dir}/peer", "--log", f"{run_dir}/peer.log", "--log-format", "json"]
-    base += ["--cgroup-manager", "cgroupfs"] if peer.kind == "crun" else []
+    base = _global_options(peer.path, peer.kind, run_dir)
+    base += ["--network", _network(spec)] if peer.kind == "runsc" else []
     calls = {
         _CREATE: ["create", "--bundle", f"{run_dir}/bundle", "--pid-file", f"{run_dir}/pid", number],
         _START: ["start", number],
@@ -97,9 +97,22 @@ def peer_plan(run_dir: Path, peer: Peer, number: str, limit: float) -> bytes:
     ops = [op("ENV", text=f"{key}={value}") for key, value in ENVIRONMENT.items()]
     for kind, words in calls.items():
         seconds = DELETE_LIMIT if kind == _DELETE else limit
-        ops.append(op("PEER", kind=kind, timeout_ms=max(1, int(seconds * 1000))))
+        inside = PEER_INSIDE if kind == _CREATE and peer.kind == "runsc" else 0
+        ops.append(op("PEER", kind=kind, timeout_ms=max(1, int(seconds * 1000)), flags=inside))
         ops += [op("ARG", text=word) for word in [*base, *words]]
     return wire.encode([*ops, op("EXEC")])
+
+
+def _global_options(path: str, kind: str, run_dir: Path) -> list[str]:
+    """runsc wants files of controllers in the leaf, which has none: its processes are born there instead."""
+    words = [path, "--root", f"{run_dir}/peer", "--log", f"{run_dir}/peer.log", "--log-format", "json"]
+    return [*words, *{"crun": ["--cgroup-manager", "cgroupfs"], "runsc": ["--ignore-cgroups"]}.get(kind, [])]
+
+
+def _network(spec: Mapping[str, Any]) -> str:
+    """runsc has a network of its own: with a new namespace a loopback alone, as ours have."""
+    spaces = [entry for entry in spec["linux"].get("namespaces") or () if entry["type"] == "network"]
+    return "host" if not spaces else "sandbox" if spaces[0].get("path") else "none"
 
 
 def told(error: LaunchError, peer: Peer, run_dir: Path, limit: float) -> LaunchError:
@@ -167,8 +180,7 @@ def _delete(run_dir: Path, boot_id: str, note: Mapping[str, str], limit: float) 
         return ""
     if not left or note.get("boot_id") != boot_id:  # pids of another boot mean nothing
         return ""
-    argv = [note["path"], "--root", f"{run_dir}/peer", "--log", f"{run_dir}/peer.log", "--log-format", "json"]
-    argv += ["--cgroup-manager", "cgroupfs"] if note.get("kind") == "crun" else []
+    argv = _global_options(note["path"], note.get("kind", ""), run_dir)
     try:
         status, _ = run([*argv, "delete", "--force", note["id"]], limit)
     except OSError as error:

@@ -66,7 +66,7 @@ _TABLE: Final[tuple[tuple[int, str, str], ...]] = (
     (42, "SELINUX", "label:s"),
     (43, "PROPAGATION", "path:s flags:u"),
     (44, "MOUNTATTR", "path:s attr_set:u attr_clr:u flags:u"),
-    (45, "PEER", "kind:u timeout_ms:u"),
+    (45, "PEER", "kind:u timeout_ms:u flags:u"),
 )
 
 MOUNT_CREATE: Final = 1  # MOUNT flags: make a missing target directory
@@ -74,8 +74,7 @@ MOUNT_COPY_UP: Final = 2  # a tmpfs begins with what the target holds
 BIND_RECURSIVE: Final = 1  # BIND flags
 BIND_FILE: Final = 2  # the target is a file (made when missing)
 BIND_ATTR_RECURSIVE: Final = 4
-IDMAP_RECURSIVE: Final = 1  # IDMAP flags
-MOUNTATTR_RECURSIVE: Final = 1  # MOUNTATTR flags
+IDMAP_RECURSIVE = MOUNTATTR_RECURSIVE = PEER_INSIDE = 1  # flags of IDMAP, MOUNTATTR; PEER: it runs in the leaf
 
 
 @record

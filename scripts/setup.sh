@@ -31,7 +31,7 @@ wants() {
 	dmsetup                  dmsetup             test
 	conmon                   conmon              test
 	END
-	[ "$(uname -m)" != x86_64 ] || echo 'linux.uml user-mode-linux test'
+	[ "$(uname -m)" != x86_64 ] || printf '%s\n' 'linux.uml user-mode-linux test' 'runsc runsc test'
 	/usr/bin/python3 -c 'import ensurepip' 2>/dev/null || echo 'python-venv python3-venv must'
 }
 

@@ -227,7 +227,7 @@ class Launcher:
         if compiled.peer is None:
             return compiled.packed
         run, number = self.place(container.name).run(generation), peerbundle.container_id(container.name, generation)
-        return peerbundle.peer_plan(run, compiled.peer, number, container.start_timeout)
+        return peerbundle.peer_plan(run, compiled.peer, number, container.start_timeout, compiled.spec)
 
     def _compile(self, container: Container) -> Compiled:
         known = self._compiled.get(container.name)

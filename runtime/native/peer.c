@@ -63,6 +63,8 @@ static _Noreturn void become_peer(const struct shim *s, const struct call *call,
 	umask(022);
 	if (write_small(s->proc, "self/oom_score_adj", "0") < 0)
 		errno = 0;
+	if (call->op.a[2].u & PEER_INSIDE && write_small(s->cgroup, "cgroup.procs", "0") < 0)
+		_exit(126);
 	for (int i = 0; i < 3; i++)
 		if (dup2(stdio[i], i) < 0)
 			_exit(126);

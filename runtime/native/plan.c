@@ -52,7 +52,7 @@ const struct op_kind op_kinds[] = {
 	[OP_SELINUX] = {"SELINUX", "s"},
 	[OP_PROPAGATION] = {"PROPAGATION", "su"},
 	[OP_MOUNTATTR] = {"MOUNTATTR", "suuu"},
-	[OP_PEER] = {"PEER", "uu"},
+	[OP_PEER] = {"PEER", "uuu"},
 };
 _Static_assert(COUNT(op_kinds) == OP_COUNT, "every operation has a row");
 
@@ -170,7 +170,7 @@ static bool value_ok(const struct op *op)
 	case OP_HOOK: /* a timeout of years still fits in ns */
 		return op->a[0].u <= 5 && op->a[1].u <= 1ull << 42 && op->a[2].s.p && *op->a[2].s.p == '/';
 	case OP_PEER: /* ms, at most a day */
-		return op->a[0].u < PEER_KINDS && op->a[1].u && op->a[1].u <= 86400000;
+		return op->a[0].u < PEER_KINDS && op->a[1].u && op->a[1].u <= 86400000 && op->a[2].u <= PEER_INSIDE;
 	default:
 		return true;
 	}

@@ -86,6 +86,7 @@ struct plan {
 
 /* What another runtime is asked to do: the kind of a PEER, whose ARGs follow it. */
 enum { PEER_CREATE, PEER_START, PEER_DELETE, PEER_KINDS };
+enum { PEER_INSIDE = 1 }; /* it runs in the leaf, and what it makes is born there */
 
 struct cursor {
 	uint32_t at, step;

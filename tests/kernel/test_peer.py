@@ -16,6 +16,7 @@ from tests.kernel.shimkit import Lab
 
 pytestmark = [pytest.mark.kernel, pytest.mark.anyio]
 
+SPEC = {"linux": {"namespaces": [{"type": "network"}]}}
 FAKE = """#!/bin/sh
 # The commands of an OCI runtime, for a process in a cgroup; FAULT says what goes wrong.
 FAULT="{fault}" LEAF="{leaf}" RUN="{run}"
@@ -65,7 +66,7 @@ def left(lab: Lab) -> str:
 
 async def test_its_code_and_output_are_exact_and_it_is_deleted(lab: Lab, tmp_path: Path) -> None:
     peer = fake(lab, tmp_path)
-    running = await lab.start(peerbundle.peer_plan(lab.run_dir, peer, "web", 20))
+    running = await lab.start(peerbundle.peer_plan(lab.run_dir, peer, "web", 20, SPEC))
     record = await running.wait_exit()
     await running.wait_gone()
     running.close()
@@ -92,7 +93,7 @@ async def test_a_fault_is_told_and_leaves_nothing(
 ) -> None:
     peer = fake(lab, tmp_path, fault)
     with pytest.raises(LaunchError) as caught:
-        await lab.start(peerbundle.peer_plan(lab.run_dir, peer, "web", limit))
+        await lab.start(peerbundle.peer_plan(lab.run_dir, peer, "web", limit, SPEC))
     assert str(peerbundle.told(caught.value, peer, lab.run_dir, limit)) == words
     assert left(lab) == ""
     assert not [p for p in (lab.top / "shims/cgroup.procs").read_text().split() if named(p, str(tmp_path))]
@@ -105,10 +106,21 @@ def named(pid: str, word: str) -> bool:
         return False
 
 
+async def test_the_processes_of_a_sandbox_are_born_in_the_runs_cgroup(lab: Lab, tmp_path: Path) -> None:
+    """gVisor makes no cgroup: it is told to leave them alone."""
+    peer = Peer(fake(lab, tmp_path, "outside").path, "runsc", "1")
+    running = await lab.start(peerbundle.peer_plan(lab.run_dir, peer, "web", 20, SPEC))
+    record = await running.wait_exit()
+    await running.wait_gone()
+    running.close()
+    assert (record.how, record.status, lab.text()) == ("exited", 7, "hello\n")
+    assert left(lab) == ""
+
+
 async def test_a_launch_that_is_given_up_is_undone(lab: Lab, tmp_path: Path) -> None:
     peer = fake(lab, tmp_path, "hang")
     with pytest.raises(TimeoutError), anyio.fail_after(0.5):
-        await lab.start(peerbundle.peer_plan(lab.run_dir, peer, "web", 60))
+        await lab.start(peerbundle.peer_plan(lab.run_dir, peer, "web", 60, SPEC))
     assert left(lab) == ""
 
 

@@ -105,7 +105,7 @@ def test_the_spec_of_another_runtime_has_our_cgroup_and_no_limits() -> None:
 
 
 def test_the_plan_has_each_command_once_and_bounded() -> None:
-    ops = wire.decode(peerbundle.peer_plan(Path("/run/g1"), Peer("/bin/crun", "crun", "1"), "web-g1", 30))
+    ops = wire.decode(peerbundle.peer_plan(Path("/run/g1"), Peer("/bin/crun", "crun", "1"), "web-g1", 30, SPEC))
     assert [(one["kind"], one["timeout_ms"]) for one in ops if one.name == "PEER"] == [
         (0, 30000),
         (1, 30000),
@@ -129,6 +129,19 @@ def test_a_shim_that_keeps_its_run_is_told_and_the_rest_is_done(tmp_path: Path) 
         os.close(held)
     assert os.listdir(run / "peer") == []
     assert peerbundle.delete(run, "this", 0.2) == ""
+
+
+@pytest.mark.parametrize(
+    ("spaces", "network"),
+    [([{"type": "network"}], "none"), ([], "host"), ([{"type": "network", "path": "/proc/1/ns/net"}], "sandbox")],
+)
+def test_gvisor_makes_no_cgroups_and_has_the_network_of_the_spec(spaces: list[dict[str, str]], network: str) -> None:
+    spec = {"linux": {"namespaces": [{"type": "mount"}, *spaces]}}
+    ops = wire.decode(peerbundle.peer_plan(Path("/run/g1"), Peer("/bin/runsc", "runsc", "1"), "web-g1", 30, spec))
+    assert [one["flags"] for one in ops if one.name == "PEER"] == [wire.PEER_INSIDE, 0, 0]
+    words = [str(one["text"]) for one in ops if one.name == "ARG"]
+    assert words.count("--ignore-cgroups") == 3
+    assert words[words.index("--network") + 1] == network
 
 
 @pytest.mark.parametrize(
