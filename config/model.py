@@ -193,6 +193,8 @@ class Container(Part):
             found.append((("depends_on", self.name), "a container cannot depend on itself"))
         if self.on_pressure == "restart":
             found += self._pressure_problems()
+        if self.user_namespace is not None and self.user_namespace.idmap and self.runtime != "native":
+            found.append((("user_namespace", "idmap"), "needs runtime: native"))
         both = sorted(set(self.cap_add) & set(self.cap_drop))
         found += [(("cap_drop",), f"{cap} is both added and dropped") for cap in both]
         if self.network == "host":
@@ -240,6 +242,8 @@ class Container(Part):
                 if mount.target in seen:
                     found.append(((key, i, "target"), f"{quote(mount.target)} is mounted twice"))
                 seen.add(mount.target)
+                if mount.idmap and self.user_namespace is None:
+                    found.append(((key, i, "idmap"), "needs user_namespace"))
         return found
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:

@@ -308,6 +308,8 @@ class Mount(Part):
         (), description="Further mount flags: " + ", ".join(MOUNT_OPTIONS) + "."
     )
 
+    idmap: Flag = Field(False, description="With bind: its files have their owners moved into the user namespace.")
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         found: list[tuple[Path, str]] = []
@@ -322,6 +324,8 @@ class Mount(Part):
                 found.append((("source",), "is for bind only"))
             if self.propagation != "rprivate":
                 found.append((("propagation",), "is for bind only"))
+            if self.idmap:
+                found.append((("idmap",), "is for bind only"))
         if found:
             raise problems(found)
         return self
@@ -335,6 +339,9 @@ class UserNs(Part):
         0, description="The host's gid that is gid 0 in the container; `uid_base` when not given."
     )
     size: Annotated[int, whole(1, MAX_ID)] = Field(65_536, description="How many ids follow.")
+    idmap: Flag = Field(
+        False, description="The root's files have their owners moved into the namespace; on disk they stay as they are."
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -28,7 +28,7 @@ from runtime.plancred import (
 )
 from runtime.plandescribe import describe
 from runtime.planhooks import Owner, hook_ops
-from runtime.planmounts import device_ops, makes_devices_elsewhere, mask_ops, mount_ops, place
+from runtime.planmounts import device_ops, makes_devices_elsewhere, mask_ops, mount_ops, place, root_idmap_ops
 from runtime.planspaces import NAMESPACES, Namespaces, namespace_ops, namespaces
 from runtime.probe import HostFacts
 from runtime.wire import Op, op
@@ -68,8 +68,11 @@ class Plan:
         return [describe(one) for one in self.ops]
 
 
-def compile_plan(spec: oci.Spec, rootfs: str | Path, host: HostFacts, owner: Owner | None = None) -> Plan:
-    """Compile `spec` for the root at `rootfs` (absolute); `owner`: whose it is, for its hooks.
+def compile_plan(
+    spec: oci.Spec, rootfs: str | Path, host: HostFacts, owner: Owner | None = None, *, map_root: bool = False
+) -> Plan:
+    """Compile `spec` for the root at `rootfs` (absolute); `owner`: whose it is, for its hooks. `map_root`: the owners
+    of the root's files are shown through the container's id maps, which no spec can say.
 
     Raises DefinitionError (JSON pointer of what cannot be run) and LaunchError (a bind source is missing).
     """
@@ -86,6 +89,7 @@ def compile_plan(spec: oci.Spec, rootfs: str | Path, host: HostFacts, owner: Own
     devices, notes = device_ops(spec, bool(spaces.apart & linux.CLONE_NEWUSER))
     warnings += notes
     ops = namespace_ops(config, spaces, warnings)
+    ops += root_idmap_ops(config, spaces) if map_root else []
     ops.append(op("ROOT", path=str(root), propagation=_root_propagation(config)))
     ops += mounts
     ops += devices

@@ -185,6 +185,11 @@ def idmap_ops(
     ]
 
 
+def root_idmap_ops(config: Mapping[str, Any], spaces: Namespaces) -> list[Op]:
+    """IDMAP for ROOT, by the container's own maps."""
+    return idmap_ops({}, Options(idmap="ridmap"), config, spaces, "/linux/uidMappings")
+
+
 def _inline_maps(text: str, where: str) -> tuple[list[dict[str, int]], list[dict[str, int]]]:
     """crun's form: `uids=INSIDE-OUTSIDE-SIZE#...;gids=...`."""
     maps: dict[str, list[dict[str, int]]] = {}

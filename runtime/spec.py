@@ -142,9 +142,8 @@ def _mount(mount: Mount) -> dict[str, Any]:
     words = ["nodev", *mount.options, *(["ro"] if mount.read_only else [])]
     words = [word for word in words if word != "nodev" or "dev" not in mount.options]
     # r: down to the mounts below, which a plain word would leave as they are
-    return _entry(
-        mount.target, "bind", ["rbind", mount.propagation, *(f"r{word}" for word in words)], mount.source or ""
-    )
+    options = ["rbind", mount.propagation, *(f"r{word}" for word in words), *(["ridmap"] if mount.idmap else [])]
+    return _entry(mount.target, "bind", options, mount.source or "")
 
 
 def _device_rules(container: Container) -> list[dict[str, Any]]:

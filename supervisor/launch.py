@@ -26,7 +26,7 @@ from runtime.bundle import load_bundle
 from runtime.cgroups import Tree
 from runtime.outputpage import OutputPage
 from runtime.peer import Peer, Peers
-from runtime.plan import compile_plan
+from runtime.plan import Plan, compile_plan
 from runtime.planhooks import Owner
 from runtime.probe import HostFacts
 from runtime.spec import build_spec
@@ -235,7 +235,7 @@ class Launcher:
             return known
         spec, rootfs = spec_of(container, self.facts)
         native = container.runtime == "native"
-        packed = compile_plan(spec, rootfs, self.facts, owner_of(container)).encode() if native else b""
+        packed = plan_of(container, spec, rootfs, self.facts).encode() if native else b""
         definition = json.dumps(container.model_dump(mode="json", exclude_unset=True))
         fresh = Compiled(container.digest, spec, packed, rootfs, definition)
         self._compiled[container.name] = fresh
@@ -369,6 +369,11 @@ def spec_of(container: Container, facts: HostFacts) -> tuple[dict[str, Any], Pat
     if not rootfs.is_dir():
         raise LaunchError("rootfs", str(rootfs), errno.ENOENT)
     return build_spec(container, facts), rootfs
+
+
+def plan_of(container: Container, spec: dict[str, Any], rootfs: Path, facts: HostFacts) -> Plan:
+    map_root = container.user_namespace is not None and container.user_namespace.idmap
+    return compile_plan(spec, rootfs, facts, owner_of(container), map_root=map_root)
 
 
 def owner_of(container: Container) -> Owner | None:

@@ -9,70 +9,11 @@
 #include "mounts.h"
 #include "sys.h"
 
-enum { MOUNT_CREATE = 1, MOUNT_COPY_UP = 2, BIND_RECURSIVE = 1, BIND_FILE = 2, BIND_ATTR_RECURSIVE = 4 };
+enum { MOUNT_CREATE = 1, MOUNT_COPY_UP = 2, BIND_FILE = 2 };
 
 int move_onto(int tree, int target)
 {
 	return sys_move_mount(tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
-}
-
-/* Parent: one detached copy, with its attributes, so that a user namespace needs no access to the source's path. */
-static int open_bind(const struct op *op, const struct op *idmap, int userns, struct fault *f)
-{
-	const char *source = op->a[0].s.p;
-	uint64_t flags = op->a[5].u;
-	AUTOFD tree = sys_open_tree(AT_FDCWD, source, BIND_TREE_FLAGS | (flags & BIND_RECURSIVE ? AT_RECURSIVE : 0));
-	if (tree < 0)
-		return fail(f, op, "open_tree", source);
-	if (set_propagation(tree, op->a[4].u) < 0)
-		return fail(f, op, "propagation", source);
-	if (set_attr(tree, op->a[2].u, op->a[3].u, flags & BIND_ATTR_RECURSIVE) < 0)
-		return fail(f, op, "mount_setattr", source);
-	if (userns >= 0 && apply_idmap(tree, userns, idmap, source, f) < 0)
-		return -1;
-	/* programs trust what /proc says: nothing else may stand there (CVE-2019-19921) */
-	struct statfs fs;
-	if (strcmp(op->a[1].s.p, "/proc") == 0 && (fstatfs(tree, &fs) < 0 || fs.f_type != PROC_SUPER_MAGIC))
-		return fail_as(f, op, EPERM, "fstatfs", "only a proc file system can be bound at /proc");
-	return take_fd(&tree);
-}
-
-static int open_root(const struct op *op, struct fault *f)
-{
-	const char *path = op->a[0].s.p;
-	AUTOFD tree = sys_open_tree(AT_FDCWD, path, BIND_TREE_FLAGS | AT_RECURSIVE);
-	struct stat st;
-	if (tree < 0 || fstat(tree, &st) < 0)
-		return fail(f, op, "open_tree", path);
-	if (!S_ISDIR(st.st_mode))
-		return fail_as(f, op, ENOTDIR, "open_tree", path);
-	if (set_propagation(tree, op->a[1].u) < 0)
-		return fail(f, op, "propagation", path);
-	return take_fd(&tree);
-}
-
-int open_trees(const struct plan *plan, int *trees, unsigned *n, struct fault *f)
-{
-	struct cursor c = {0};
-	struct op op, idmap = {0};
-	int userns = -1; /* of the IDMAP just before; borrowed from trees */
-	trees[0] = -1;
-	*n = 1;
-	while (plan_next(plan, &c, &op)) {
-		int fd = 0;
-		if (op.code == OP_ROOT)
-			fd = trees[0] = open_root(&op, f);
-		else if (op.code == OP_BIND)
-			fd = trees[*n] = open_bind(&op, &idmap, userns, f);
-		else if (op.code == OP_IDMAP)
-			fd = trees[*n] = open_userns(&op, f);
-		if (fd < 0)
-			return -1;
-		*n += op.code == OP_BIND || op.code == OP_IDMAP;
-		userns = op.code == OP_IDMAP ? fd : -1;
-		idmap = op;
-	}
-	return 0;
 }
 
 /* The child's namespace stops telling the host of its mounts; the root's copy is attached over its "/", where host
@@ -85,6 +26,7 @@ static int op_root(struct child *c, const struct op *op, struct fault *f)
 	if (sys_mount_setattr(AT_FDCWD, "/", AT_RECURSIVE, &attr) < 0)
 		return fail(f, op, "propagation", "/");
 	c->root = c->trees[0];
+	c->userns = -1; /* its maps were for the copy, which the parent made */
 	/* hooks find the container's mounts below the root's own path */
 	bool hooks = has_hooks(c->plan, 1u << HOOK_PRESTART | 1u << HOOK_CREATE_RUNTIME | 1u << HOOK_CREATE_CONTAINER);
 	unsigned flags = MOVE_MOUNT_F_EMPTY_PATH | (hooks ? MOVE_MOUNT_T_SYMLINKS : 0);
@@ -324,8 +266,8 @@ static op_fn *const mount_ops[OP_COUNT] = {
 /* Whether the operation works on c->root, which ROOT sets. */
 static bool needs_root(uint16_t code)
 {
-	return code != OP_ROOT && code != OP_HOSTNAME && code != OP_DOMAINNAME && code != OP_LOOPBACK &&
-	       code != OP_SYSCTL;
+	return code != OP_ROOT && code != OP_IDMAP && code != OP_HOSTNAME && code != OP_DOMAINNAME &&
+	       code != OP_LOOPBACK && code != OP_SYSCTL;
 }
 
 int run_mount_ops(struct child *c, struct fault *f)

@@ -86,9 +86,8 @@ def _dump(context: Context) -> int:
 
 def plan(context: Context) -> int:
     """The OCI spec of one container, or with `--launch` the operations of its launch."""
-    from runtime.plan import compile_plan
     from runtime.probe import probe
-    from supervisor.launch import owner_of, spec_of
+    from supervisor.launch import plan_of, spec_of
 
     name = context.args.names[0]
     path = context.args.text("file") or str(_settings().definitions_dir)
@@ -101,7 +100,7 @@ def plan(context: Context) -> int:
         return ERROR
     host = probe()
     spec, rootfs = spec_of(container, host)
-    compiled = compile_plan(spec, rootfs, host, owner_of(container))
+    compiled = plan_of(container, spec, rootfs, host)
     for warning in compiled.warnings:
         context.warn(f"warning: {warning}")
     if not context.args.on("launch"):
