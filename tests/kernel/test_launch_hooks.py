@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import anyio
 import pytest
 
-from config.errors import GoneError, LaunchError
+from config.errors import GoneError, HostError, LaunchError
 from runtime import launchlink, wire
 from runtime.planhooks import Owner, hook_ops
 from runtime.wire import Op
@@ -192,6 +193,18 @@ def test_a_caller_that_goes_away_takes_hook_and_container_along(bench: Bench, ho
     assert select.select([hook], [], [], 10)[0]
     os.close(hook)
     assert bench.procs() == []
+
+
+@pytest.mark.parametrize("way", ["launch", "create"])
+def test_a_launcher_that_is_killed_before_its_answer_leaves_no_container(bench: Bench, hooks: Hooks, way: str) -> None:
+    hooks.add("createRuntime", "#!/bin/sh\nkill -9 $PPID\n")
+    with pytest.raises(HostError):
+        getattr(bench, way)(plan(bench.lab, hooks, "touch /ran; sleep 1000"))
+    limit = time.monotonic() + 10
+    while bench.procs():
+        assert time.monotonic() < limit, "it waits for ever"
+        time.sleep(0.01)
+    assert not (bench.lab.root / "ran").exists()
 
 
 # With a shim.
