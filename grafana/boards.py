@@ -31,6 +31,11 @@ KILLED = annotation(
 )
 
 
+def quantile(histogram: str, by: str) -> str:
+    """Over ten minutes: an edge host decides seldom."""
+    return f"histogram_quantile(0.99, sum by (le, {by}) (rate({histogram}_bucket{{{ANY}}}[10m])))"
+
+
 def stat(title: str, description: str, expr: str, unit: str = "short", **more: object) -> Panel:
     steps = more.get("steps", NONE_IS_GOOD)
     assert isinstance(steps, tuple)
@@ -267,6 +272,19 @@ DAEMON = Board(
                 Panel("Event loop", "s", "Largest delay of the event loop between two scrapes.",
                       (Query(f"wharfinger_event_loop_lag_seconds{{{ANY}}}", "{{instance}}"),),
                       steps=((None, GREEN), (0.1, AMBER), (1, RED))),
+            ),
+        ),
+        Row(
+            "Delays",
+            (
+                Panel("Decisions", "s", "Time until a decision is stored, 99 of 100, by kind.",
+                      (Query(quantile("wharfinger_decision_seconds", "kind"), "{{kind}}"),)),
+                Panel("Effects", "s", "Time from a decision to its effect, 99 of 100, by kind.",
+                      (Query(quantile("wharfinger_effect_seconds", "kind"), "{{kind}}"),)),
+                Panel("Timers", "s", "How late timers fire, 99 of 100.",
+                      (Query(quantile("wharfinger_loop_lag_seconds", "instance"), "{{instance}}"),)),
+                Panel("Events lost", "short", "Events that the disk did not take, in a minute.",
+                      (Query(f"increase(wharfinger_events_dropped_total{{{ANY}}}[1m])", "{{instance}}"),)),
             ),
         ),
         Row(

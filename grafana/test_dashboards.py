@@ -56,7 +56,8 @@ def expressions() -> list[str]:
 def exported() -> set[str]:
     daemon = DaemonView("0", "r", "6.1", {"cpu": True}, True, True, 1.0, 0, False, 0.0, disks={"state": "/"})
     own = Exposition().render([], daemon, 0.0).decode()
-    return {family.name for family in FAMILIES} | set(re.findall(r"^# TYPE (\S+)", own, re.MULTILINE))
+    buckets = {f"{name}_bucket" for name in re.findall(r"^# TYPE (\S+) histogram$", own, re.MULTILINE)}
+    return {family.name for family in FAMILIES} | set(re.findall(r"^# TYPE (\S+)", own, re.MULTILINE)) | buckets
 
 
 @pytest.mark.parametrize("name", list(build.texts()))

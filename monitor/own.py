@@ -17,6 +17,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from monitor.families import PREFIX
+from monitor.histogram import Histogram, Timing
 from monitor.labels import clean
 from monitor.view import DaemonView
 
@@ -44,12 +45,18 @@ class OwnMetrics:
     """Uses no global registry. Other parts of the daemon bring their collectors by add()."""
 
     def __init__(self, proc: str = "/proc") -> None:
-        self._collectors: dict[str, Collector] = {}
+        self._collectors: dict[str, Collector | Histogram] = {}
+        self.timing = Timing()
+        for histogram in (self.timing.decision, self.timing.effect, self.timing.lag):
+            self._collectors[histogram.name] = histogram
         self._hidden: set[str] = set()
         self._broken: set[str] = set()
         self._errors = self.counter("scrape_errors_total", "Failed cgroup reads, by file and errno.", "file", "errno")
         self._dropped = self.counter(
             "samples_dropped_total", "Containers, devices and labels left out, by cause.", "reason"
+        )
+        self.events_dropped = self.counter(
+            "events_dropped_total", "Events that the disk did not take, beyond those kept."
         )
         self._broke = self.counter(
             "collector_errors_total", "Failed collectors of the daemon's own metrics.", "collector"
@@ -159,7 +166,8 @@ class OwnMetrics:
 
     def _render(self, name: str) -> bytes:
         try:
-            text = generate_latest(_One(self._collectors[name]))
+            collector = self._collectors[name]
+            text = collector.text() if isinstance(collector, Histogram) else generate_latest(_One(collector))
         except Exception:  # noqa: BLE001 - a collector may be anybody's, and the scrape must not be its hostage
             self._broke.labels(name).inc()
             if name not in self._broken:

@@ -43,15 +43,16 @@ from supervisor.api.public import Pairs
 from supervisor.clock import SystemClock, boot_id
 from supervisor.control import Daemon
 from supervisor.definitions import Definitions
-from supervisor.engine import Shared
 from supervisor.fleet import Fleet, leaves_of
 from supervisor.journal import Journal
 from supervisor.launch import Launcher
 from supervisor.lifecycle.history import Said
 from supervisor.sampler import Sampler
+from supervisor.shared import Shared
 from supervisor.store import SqliteStore, lock_state_dir, open_store
 from supervisor.stream import Stream
 from supervisor.survey import Survey
+from supervisor.timing import Watch
 from supervisor.views import Views
 
 log = logging.getLogger("wharfinger")
@@ -145,10 +146,12 @@ async def _run(
         tree, facts, settings.run_dir, settings.log_dir, shim_path(settings), settings.parallel_starts, peers(settings)
     )
     threads = anyio.CapacityLimiter(1)
+    exposition = Exposition()
+    timed = Watch(exposition.own.timing)
     events = Stream(store, threads, clock, boot)
-    journal = Journal(store, clock, boot, tasks, threads, events.publish)
+    journal = Journal(store, clock, boot, tasks, threads, events.publish, exposition.own.events_dropped.inc)
     thresholds = {"memory": settings.pressure_memory, "cpu": settings.pressure_cpu, "io": settings.pressure_io}
-    shared = Shared(launcher, store, clock, boot, watcher, tasks, journal, threads, thresholds)
+    shared = Shared(launcher, store, clock, boot, watcher, tasks, journal, timed, threads, thresholds)
     fleet = Fleet(shared, tasks, settings.host_id or socket.gethostname(), store.load())
     definitions = Definitions(settings.definitions_dir, clock, partial(_refused, journal))
     watch = DefinitionWatch(settings.definitions_dir)
@@ -170,12 +173,12 @@ async def _run(
         }
 
     control = Daemon(fleet, definitions, events, info, troubles)
-    sampler = Sampler(fleet, clock)
+    sampler = Sampler(fleet, clock, timed.woke)
     ready = False
     views = Views(
         fleet, definitions, facts, tree.controllers, clock, sampler.loop_lag, lambda: watch.degraded, settings
     )
-    scraper = Scraper(Exposition(), views, wall=clock.wall)
+    scraper = Scraper(exposition, views, wall=clock.wall)
     tasks.start_soon(watcher.run, lambda notice: _noticed(fleet, notice))
     begun: dict[str, str | int | bool | None] = {"pid": os.getpid(), "clean": journal.ended_cleanly()}
     begun["version"] = version("wharfinger")

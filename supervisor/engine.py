@@ -9,36 +9,33 @@ import json
 import logging
 import math
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
 import anyio.lowlevel
 from anyio import to_thread
-from anyio.abc import TaskGroup
 
 from config.errors import GoneError, HostError, LaunchError, WharfError
 from config.model import Container
 from monitor import pidfd as pidfds
-from monitor.events import EventWatcher, Notice
+from monitor.events import Notice
 from monitor.recorder import Ring, pack
 from monitor.view import SpaceView
 from runtime import shim as shims
 from supervisor import tend
-from supervisor.journal import Journal
 from supervisor.keeper import Durable, Slow
-from supervisor.launch import PERMANENT, Launcher
+from supervisor.launch import PERMANENT
 from supervisor.lifecycle import facts
 from supervisor.lifecycle.facts import State
 from supervisor.lifecycle.history import Said, type_of
 from supervisor.lifecycle.oom import scope_of_child_kill
 from supervisor.lifecycle.step import counted_as
-from supervisor.ports import Clock, Decision
+from supervisor.ports import Decision
 from supervisor.pressure import PressureWatch
 from supervisor.probe import run_probe
-from supervisor.store import SqliteStore
+from supervisor.shared import Shared, Tally, add
 
 log = logging.getLogger("wharfinger")
 
@@ -46,35 +43,6 @@ CLEAN_LIMIT = 15.0
 REMARK_EVERY = 60.0
 ENDS = frozenset(("exit", "oom", "start"))  # what an end says; of one that is recorded already it is no news
 CURVE = 60.0  # seconds of samples that an abnormal end keeps
-
-
-@dataclass(slots=True)
-class Shared:
-    """What the hands of all containers share."""
-
-    launcher: Launcher
-    store: SqliteStore
-    clock: Clock
-    boot_id: str
-    watcher: EventWatcher
-    tasks: TaskGroup
-    journal: Journal
-    store_threads: anyio.CapacityLimiter  # one: writes are in order
-    pressure: Mapping[str, str] = field(default_factory=dict)  # thresholds of the settings, by resource
-
-
-@dataclass(slots=True)
-class Tally:
-    """Counters of one container as the store has them, kept beside it so that a scrape reads no disk."""
-
-    restarts: dict[str, int] = field(default_factory=dict)
-    ends: dict[str, int] = field(default_factory=dict)
-    oom_kills: dict[str, int] = field(default_factory=dict)
-    created: int | None = None  # wall, when it was first stored
-
-
-def add(counter: dict[str, int], key: str, by: int = 1) -> None:
-    counter[key] = counter.get(key, 0) + by
 
 
 class Hands:

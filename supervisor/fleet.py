@@ -18,13 +18,14 @@ from config.model import Container
 from runtime.cgroups import Tree
 from supervisor import adopt
 from supervisor.definitions import Definitions
-from supervisor.engine import Hands, Shared, Tally
+from supervisor.engine import Hands
 from supervisor.keeper import Keeper
 from supervisor.lifecycle import facts
 from supervisor.lifecycle.facts import State
 from supervisor.lifecycle.order import dependency_unmet
 from supervisor.lifecycle.step import initial
 from supervisor.ports import Record
+from supervisor.shared import Shared, Tally
 
 log = logging.getLogger("wharfinger.fleet")
 
@@ -81,7 +82,7 @@ class Fleet:
         hands.definition, hands.file = definition, file
         if record is not None:
             hands.last_end_wall = next((stored.wall for stored in self._shared.store.ends(name, 1)), None)
-        keeper = Keeper(state, hands, self._shared.clock, self._changed)
+        keeper = Keeper(state, hands, self._shared.clock, self._changed, self._shared.watch)
         member = Member(keeper, hands, booted=record is None or record.boot_id != self._shared.boot_id)
         self.members[name] = member
         self._tasks.start_soon(self._keep, member)

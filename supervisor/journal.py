@@ -41,6 +41,7 @@ class Journal:
         tasks: TaskGroup,
         threads: anyio.CapacityLimiter,
         publish: Callable[[], None],
+        dropped: Callable[[int], None],
     ) -> None:
         self._store = store
         self._clock = clock
@@ -48,11 +49,11 @@ class Journal:
         self._tasks = tasks
         self._threads = threads
         self._publish = publish
+        self._dropped = dropped  # told how many events the disk never took
         self._waiting: list[Decision] = []
         self._flushing = False
         self._allowed: dict[tuple[str, str], tuple[float, float, int]] = {}
         self._open = {run: set(types) for run, types in store.open_runs().items()}
-        self.dropped = 0  # events that the disk never took
 
     # -- making ---------------------------------------------------------------------------------
 
@@ -75,8 +76,9 @@ class Journal:
     def put_back(self, events: list[Decision]) -> None:
         """The transaction failed."""
         self._waiting = [*events, *self._waiting]
-        self.dropped += max(0, len(self._waiting) - MOST_WAITING)
-        del self._waiting[MOST_WAITING:]
+        if (more := len(self._waiting) - MOST_WAITING) > 0:
+            self._dropped(more)
+            del self._waiting[MOST_WAITING:]
 
     def write(self, events: Iterable[Decision]) -> list[Decision]:
         """In a worker thread, in a batch of the store. Returns them with their numbers."""

@@ -21,6 +21,7 @@ from anyio import (
     WouldBlock,
     create_memory_object_stream,
     create_task_group,
+    current_time,
     fail_after,
     move_on_after,
 )
@@ -32,6 +33,7 @@ from supervisor.lifecycle.facts import Effect, State
 from supervisor.lifecycle.history import Said, told
 from supervisor.lifecycle.step import step
 from supervisor.ports import Clock
+from supervisor.timing import Watch
 
 log = logging.getLogger("wharfinger.keeper")
 
@@ -40,6 +42,7 @@ QUEUE_FOR_REQUESTS = 64
 LONGEST_NAP = 30.0
 WRITE_AGAIN = 2.0  # seconds until a fact that could not be stored is told again
 
+Heard = tuple[facts.Event, float]  # and when
 Durable = facts.Persist | facts.RecordEnd
 Slow = facts.Launch | facts.Clean | facts.Probe | facts.ApplyLive | facts.Forget
 SLOW = (facts.Launch, facts.Clean, facts.Probe, facts.ApplyLive, facts.Forget)
@@ -84,16 +87,22 @@ class Keeper:
     """Keeps one container. `changed` is called after each step with the state before and after."""
 
     def __init__(
-        self, state: State, performer: Performer, clock: Clock, changed: Callable[[State, State], None]
+        self,
+        state: State,
+        performer: Performer,
+        clock: Clock,
+        changed: Callable[[State, State], None],
+        watch: Watch,
     ) -> None:
         self.state = state
         self._do = performer
         self._clock = clock
         self._changed = changed
-        self._tx, self._rx = create_memory_object_stream[facts.Event](math.inf)
+        self._watch = watch
+        self._tx, self._rx = create_memory_object_stream[Heard](math.inf)
         self._answers: dict[int, Answered] = {}
         self._moved = Event()
-        self._held: deque[facts.Event] = deque()  # facts that could not be stored yet, and those after them
+        self._held: deque[Heard] = deque()  # facts that could not be stored yet, and those after them
         self._held_until = 0.0
         self.fault = ""
         self.unwritten = ""
@@ -106,7 +115,7 @@ class Keeper:
         if isinstance(event, facts.ChildOom | facts.Pressure | facts.Tick) and self._busy():
             return
         with suppress(WouldBlock):
-            self._tx.send_nowait(event)
+            self._tx.send_nowait((event, self._clock.boot()))
 
     async def ask(self, request: int, event: facts.StartAsked | facts.StopAsked | facts.RestartAsked) -> Answered:
         """Queue a request and wait for its answer, which comes when its intent is stored.
@@ -119,7 +128,7 @@ class Keeper:
             return answered
         self._answers[request] = answered
         try:
-            self._tx.send_nowait(event)
+            self._tx.send_nowait((event, self._clock.boot()))
             await answered.done.wait()
         finally:
             self._answers.pop(request, None)
@@ -142,9 +151,9 @@ class Keeper:
         async with create_task_group() as tg:
             task_status.started()
             while not self.state.done:
-                event = await self._next()
+                event, heard = await self._next()
                 try:
-                    slow = await self._turn(event)
+                    slow = await self._turn(event, heard)
                 except WharfError as error:
                     self._fence(event, error)
                     continue
@@ -152,33 +161,36 @@ class Keeper:
                     log.exception("container=%s event=%r", self.state.name, event)
                     self._fence(event, error)
                     continue
+                decided = self._clock.boot()
                 for effect in slow:
-                    tg.start_soon(self._act, effect)
+                    tg.start_soon(self._act, effect, decided)
         for answered in self._answers.values():
             answered.message = "the container is gone"
             answered.done.set()
 
-    async def _next(self) -> facts.Event:
+    async def _next(self) -> Heard:
         """The next event; facts that could not be stored come first, and in their order. Requests may pass them."""
         while True:
             if self._held and self._clock.boot() >= self._held_until:
                 return self._held.popleft()
-            event = await self._receive()
-            if not self._held or isinstance(event, REQUESTS):
-                return event
-            if not isinstance(event, facts.Tick):
-                self._held.append(event)
+            heard = await self._receive()
+            if not self._held or isinstance(heard[0], REQUESTS):
+                return heard
+            if not isinstance(heard[0], facts.Tick):
+                self._held.append(heard)
 
-    async def _receive(self) -> facts.Event:
+    async def _receive(self) -> Heard:
         with suppress(WouldBlock):  # receive() is a cancel point first: an overdue Tick would overtake a stop
             return self._rx.receive_nowait()
         due = self._held_until if self._held else self.state.wake_at
         nap = math.inf if due is None else min(LONGEST_NAP, max(0.0, due - self._clock.boot()))
-        with move_on_after(nap):
+        with move_on_after(nap) as scope:
             return await self._rx.receive()
-        return facts.Tick()
+        self._watch.woke(current_time() - scope.deadline)
+        now = self._clock.boot()
+        return facts.Tick(), now if due is None else min(due, now)
 
-    async def _turn(self, event: facts.Event) -> list[Slow]:
+    async def _turn(self, event: facts.Event, heard: float) -> list[Slow]:
         before = self.state
         self.state, effects = step(before, event, self._clock.boot())
         if self.state is before and not effects:
@@ -186,8 +198,9 @@ class Keeper:
         try:
             slow = await self._in_order(event, before, effects)
         except Unwritten as error:
-            self._take_back(before, event, str(error))
+            self._take_back(before, event, heard, str(error))
             return []
+        self._watch.decided(event, self._clock.boot() - heard)
         self.unwritten = ""
         self._moved.set()
         self._moved = Event()
@@ -209,19 +222,21 @@ class Keeper:
                     raise Unwritten(str(error)) from error
                 log.error("container=%s history is not written: %s", self.state.name, error)
         slow: list[Slow] = []
+        decided = self._clock.boot()
         for effect in effects:
             if isinstance(effect, facts.Answer):
                 self._answer(effect)
             elif isinstance(effect, facts.Signal | facts.KillAll):
                 try:
                     self._do.quick(effect)
+                    self._watch.done(effect, self._clock.boot() - decided)
                 except WharfError as error:
                     self.tell(facts.Failed(type(effect).__name__, effect.generation, str(error)))
             elif isinstance(effect, SLOW):
                 slow.append(effect)
         return slow
 
-    async def _act(self, effect: Slow) -> None:
+    async def _act(self, effect: Slow, decided: float) -> None:
         """An effect ends in an event, always."""
         name, generation = type(effect).__name__, effect.generation
         try:
@@ -235,6 +250,7 @@ class Keeper:
             log.exception("container=%s effect=%r", self.state.name, effect)
             self.fault = f"fault in {name}: {type(error).__name__}"
             heard = facts.Failed(name, generation, f"internal: {type(error).__name__}: {error}")
+        self._watch.done(effect, self._clock.boot() - decided)
         if heard is not None:
             self.tell(heard)
 
@@ -249,7 +265,7 @@ class Keeper:
             waiting.ok, waiting.message = answer.ok, answer.message
             waiting.done.set()
 
-    def _take_back(self, before: State, event: facts.Event, why: str) -> None:
+    def _take_back(self, before: State, event: facts.Event, heard: float, why: str) -> None:
         """What cannot be made durable did not happen: a request is refused, a fact is told again in a while."""
         self.state = before
         if not self.unwritten:
@@ -259,6 +275,6 @@ class Keeper:
         if isinstance(event, REQUESTS):
             self._answer(facts.Answer(event.request, ok=False, message=why))
         elif not isinstance(event, facts.Tick):
-            self._held.appendleft(event)
+            self._held.appendleft((event, heard))
         elif before.wake_at is not None:  # what is overdue must not spin meanwhile
             self.state = replace(before, wake_at=max(before.wake_at, self._held_until))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import anyio
 from anyio import to_thread
@@ -24,7 +24,8 @@ ALIVE = frozenset({Phase.STARTING, Phase.RUNNING, Phase.STOPPING, Phase.PAUSED})
 class Sampler:
     """One reader (a directory fd) a running container, reopened when its cgroup is made anew."""
 
-    def __init__(self, fleet: Fleet, clock: Clock) -> None:
+    def __init__(self, fleet: Fleet, clock: Clock, woke: Callable[[float], None]) -> None:
+        self._woke = woke  # told how late each of its sleeps ended
         self._fleet = fleet
         self._clock = clock
         self._readers: dict[str, CgroupReader] = {}
@@ -53,7 +54,9 @@ class Sampler:
                         member.hands.ring.add(now, sample)
             due = anyio.current_time() + PERIOD
             await anyio.sleep_until(due)
-            self._worst = max(self._worst, anyio.current_time() - due)
+            late = anyio.current_time() - due
+            self._worst = max(self._worst, late)
+            self._woke(late)
 
     def _read(self, alive: Mapping[str, str]) -> dict[str, Sample]:
         samples: dict[str, Sample] = {}

@@ -134,6 +134,17 @@ def test_what_users_do_is_told_and_filtered(host: Host) -> None:
     assert json.loads(host.ctl("events", "--since", "999", "--json").stdout.splitlines()[0])["type"] == "gap"
 
 
+def test_delays_are_measured(host: Host) -> None:
+    host.define("a", 'containers: {web: {rootfs: ROOTFS, command: [sh, -c, "exit 1"], restart: "no"}}')
+    host.start()
+    host.until_state("web", "EXITED")
+    host.until(lambda: 'effect_seconds_count{kind="clean"} 1' in host.metrics(), 10, "the clean is not measured")
+    text = host.metrics()
+    for line in ('decision_seconds_count{kind="exit"} 1', 'effect_seconds_count{kind="launch"} 1'):
+        assert f"wharfinger_{line}" in text
+    assert 'wharfinger_decision_seconds_bucket{kind="exit",le="10.0"} 1' in text
+
+
 def _events(host: Host, *options: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in host.ctl("events", "--json", *options).stdout.splitlines()]
 

@@ -72,10 +72,12 @@ def test_the_document_and_the_exposition_agree(tmp_path: Path) -> None:
     assert {name: help_text for name, (_, _, help_text) in table.items()} == {name: helps[name] for name in ours}
     for line in text.splitlines():
         name, _, rest = line.partition("{")
-        name = re.sub(r"_(sum|count)$", "", name.split(" ")[0]) if line.startswith("wharf") else name.split(" ")[0]
+        name = (
+            re.sub(r"_(bucket|sum|count)$", "", name.split(" ")[0]) if line.startswith("wharf") else name.split(" ")[0]
+        )
         if line.startswith("#") or name not in table:
             continue
-        labels = tuple(re.findall(r'(\w+)="', rest.rsplit(" ", 1)[0]))
+        labels = tuple(word for word in re.findall(r'(\w+)="', rest.rsplit(" ", 1)[0]) if word != "le")
         identity = families.IDENTITY if name.startswith("container_") and labels else ()
         assert set(labels) == {*identity, *table[name][1]}, name
     for name in ("process_open_fds", "process_max_fds", "python_info"):
