@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
@@ -61,6 +62,20 @@ def _labels(value: object) -> tuple[str, ...]:
     if len(keys) > LABELS_MAX:
         raise fields.problem(f"has {len(keys)} labels; {LABELS_MAX} are allowed, since each is on every series")
     return tuple(dict.fromkeys(fields.line(key) for key in keys))
+
+
+def _endpoint(value: object) -> str | None:
+    if value in (None, ""):
+        return None
+    word = fields.line(value)
+    try:
+        parts = urlsplit(word)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and " " not in word
+    except ValueError:
+        good = False
+    if not good:
+        raise fields.problem(f"must be http://HOST:PORT or https://HOST:PORT, not {fields.quote(word)}")
+    return word
 
 
 def _level(value: object) -> str:
@@ -125,6 +140,9 @@ class Settings(BaseSettings):
     pressure_io: Threshold = Field(OFF, description="The same for disks.")
     parallel_starts: Annotated[int, fields.whole(1, 64)] = Field(4, description="Starts at once, at most.")
     log_level: Level = Field("info", description="What the daemon logs.")
+    tracing_endpoint: Annotated[str | None, BeforeValidator(_endpoint)] = Field(
+        None, description="OTLP over HTTP: the collector that gets spans of starts, restarts and scrapes."
+    )
     host_id: Annotated[str | None, BeforeValidator(_host_id)] = Field(
         None, description="Spreads restarts over a fleet; the host name when not given."
     )

@@ -47,12 +47,14 @@ from supervisor.fleet import Fleet, leaves_of
 from supervisor.journal import Journal
 from supervisor.launch import Launcher
 from supervisor.lifecycle.history import Said
+from supervisor.ports import Clock
 from supervisor.sampler import Sampler
 from supervisor.shared import Shared
 from supervisor.store import SqliteStore, lock_state_dir, open_store
 from supervisor.stream import Stream
 from supervisor.survey import Survey
 from supervisor.timing import Watch
+from supervisor.tracing import Tracer, open_tracer
 from supervisor.views import Views
 
 log = logging.getLogger("wharfinger")
@@ -147,7 +149,8 @@ async def _run(
     )
     threads = anyio.CapacityLimiter(1)
     exposition = Exposition()
-    timed = Watch(exposition.own.timing)
+    tracer, untraced = _tracer(settings, clock)
+    timed = Watch(exposition.own.timing, tracer)
     events = Stream(store, threads, clock, boot)
     journal = Journal(store, clock, boot, tasks, threads, events.publish, exposition.own.events_dropped.inc)
     thresholds = {"memory": settings.pressure_memory, "cpu": settings.pressure_cpu, "io": settings.pressure_io}
@@ -158,7 +161,7 @@ async def _run(
     watch.arm()
 
     def troubles() -> list[str]:
-        said = [*facts.problems, *(f"record set aside: {q}" for q in store.quarantined)]
+        said = [*untraced, *facts.problems, *(f"record set aside: {q}" for q in store.quarantined)]
         return [*said, f"definitions are polled: {watch.reason}"] if watch.degraded else said
 
     def info() -> Mapping[str, Any]:
@@ -184,7 +187,7 @@ async def _run(
     begun["version"] = version("wharfinger")
     journal.daemon("daemon-start", "wharfingerd starts", begun)
     await _declare(fleet, definitions)
-    serving = await api.serve(settings, control, partial(_scrape, scraper), tasks, ready=lambda: ready)
+    serving = await api.serve(settings, control, partial(_scrape, scraper, tracer, clock), tasks, ready=lambda: ready)
     await _look(fleet, definitions, launcher, tasks)
     journal.settle_rest(fleet.members)
     tasks.start_soon(sampler.run)
@@ -208,7 +211,22 @@ async def _run(
         with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_LIMIT), suppress(HostError):
             await journal.flush()
         serving.close()
+        if tracer is not None:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_LIMIT):
+                await to_thread.run_sync(tracer.close, abandon_on_cancel=True)
     tasks.cancel_scope.cancel()
+
+
+def _tracer(settings: Settings, clock: Clock) -> tuple[Tracer | None, Sequence[str]]:
+    """And why there is none though one is wanted: no reason to leave containers alone."""
+    if settings.tracing_endpoint is None:
+        return None, ()
+    try:
+        host = settings.host_id or socket.gethostname()
+        return open_tracer(settings.tracing_endpoint, clock, version("wharfinger"), host), ()
+    except HostError as error:
+        log.warning("%s", error)
+        return None, (str(error),)
 
 
 def _refused(journal: Journal, error: DefinitionError) -> None:
@@ -271,13 +289,16 @@ async def _apply(definitions: Definitions, fleet: Fleet) -> None:
         log.info("definitions applied %s", applied)
 
 
-async def _scrape(scraper: Scraper, headers: Pairs) -> tuple[int, Pairs, bytes]:
+async def _scrape(scraper: Scraper, tracer: Tracer | None, clock: Clock, headers: Pairs) -> tuple[int, Pairs, bytes]:
     """The exposition as the metrics listener answers it."""
     encodings, kinds = (
         ", ".join(value.decode("latin-1") for name, value in headers if name.lower() == wanted)
         for wanted in (b"accept-encoding", b"accept")
     )
+    begin = clock.boot()
     made = await scraper.scrape(encodings, kinds)
+    if tracer is not None:
+        tracer.scraped(begin, made.status, len(made.body))
     return made.status, [(name.encode(), value.encode()) for name, value in made.headers], made.body
 
 

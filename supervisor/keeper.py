@@ -200,7 +200,7 @@ class Keeper:
         except Unwritten as error:
             self._take_back(before, event, heard, str(error))
             return []
-        self._watch.decided(event, self._clock.boot() - heard)
+        self._watch.decided(event, before, self.state, heard, self._clock.boot())
         self.unwritten = ""
         self._moved.set()
         self._moved = Event()
@@ -229,7 +229,7 @@ class Keeper:
             elif isinstance(effect, facts.Signal | facts.KillAll):
                 try:
                     self._do.quick(effect)
-                    self._watch.done(effect, self._clock.boot() - decided)
+                    self._watch.done(self.state, effect, decided, self._clock.boot())
                 except WharfError as error:
                     self.tell(facts.Failed(type(effect).__name__, effect.generation, str(error)))
             elif isinstance(effect, SLOW):
@@ -250,7 +250,7 @@ class Keeper:
             log.exception("container=%s effect=%r", self.state.name, effect)
             self.fault = f"fault in {name}: {type(error).__name__}"
             heard = facts.Failed(name, generation, f"internal: {type(error).__name__}: {error}")
-        self._watch.done(effect, self._clock.boot() - decided)
+        self._watch.done(self.state, effect, decided, self._clock.boot(), heard)
         if heard is not None:
             self.tell(heard)
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from monitor.histogram import Timing
 from supervisor.lifecycle import facts
+from supervisor.lifecycle.facts import State
+from supervisor.tracing import Tracer
 
 DECISIONS: Mapping[type[facts.Event], str] = {
     facts.Ended: "exit",
@@ -35,18 +37,25 @@ EFFECTS: Mapping[type[facts.Effect], str] = {
 
 
 class Watch:
-    """Told by the keepers."""
+    """Told by the keepers; times are of CLOCK_BOOTTIME."""
 
-    def __init__(self, timing: Timing) -> None:
+    def __init__(self, timing: Timing, tracer: Tracer | None = None) -> None:
         self._timing = timing
+        self._tracer = tracer
 
-    def decided(self, event: facts.Event, seconds: float) -> None:
-        """`seconds`: since it was heard, or since the time that a Tick was due."""
+    def decided(self, event: facts.Event, before: State, after: State, heard: float, now: float) -> None:
+        """`heard`: when it came, or when a Tick was due."""
         oom = isinstance(event, facts.Ended) and event.end.oom.killed
-        self._timing.decision.observe(seconds, "oom" if oom else DECISIONS.get(type(event), "other"))
+        self._timing.decision.observe(now - heard, "oom" if oom else DECISIONS.get(type(event), "other"))
+        if self._tracer is not None:
+            self._tracer.decided(event, before, after, heard, now)
 
-    def done(self, effect: facts.Effect, seconds: float) -> None:
-        self._timing.effect.observe(seconds, EFFECTS[type(effect)])
+    def done(
+        self, state: State, effect: facts.Effect, decided: float, now: float, answer: facts.Event | None = None
+    ) -> None:
+        self._timing.effect.observe(now - decided, EFFECTS[type(effect)])
+        if self._tracer is not None:
+            self._tracer.done(state.name, effect, now, answer)
 
     def woke(self, late: float) -> None:
         """A timer fired that much too late: only timers that are there anyway are looked at."""

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.host import Host
+from tests.fixtures.collector import attributes, collector
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
@@ -143,6 +144,25 @@ def test_delays_are_measured(host: Host) -> None:
     for line in ('decision_seconds_count{kind="exit"} 1', 'effect_seconds_count{kind="launch"} 1'):
         assert f"wharfinger_{line}" in text
     assert 'wharfinger_decision_seconds_bucket{kind="exit",le="10.0"} 1' in text
+
+
+def test_a_daemon_sends_spans_and_ends_in_time_without_a_collector(host: Host) -> None:
+    with collector() as found:
+        host.env["WHARFINGER_TRACING_ENDPOINT"] = found.url
+        host.define("a", 'containers: {web: {rootfs: ROOTFS, command: [sleep, "1000"], stop_signal: KILL}}')
+        host.start()
+        host.until_state("web", "RUNNING")
+        host.metrics()
+        assert host.ctl("restart", "web").returncode == 0
+        assert host.stop_daemon() == 0, "what waits is sent at the end"
+    spans = {(span.name, attributes(span).get("generation")): span for span in found.spans}
+    assert set(spans) == {("start", 1), ("scrape", None), ("start", 2), ("restart", 2)}
+    assert spans["start", 2].parent_span_id == spans["restart", 2].span_id
+    assert attributes(spans["restart", 2])["cause"] == "operator"
+    host.start()
+    host.until_state("web", "RUNNING")
+    host.metrics()
+    assert host.stop_daemon() == 0, "nobody listens there any more"
 
 
 def _events(host: Host, *options: str) -> list[dict[str, Any]]:

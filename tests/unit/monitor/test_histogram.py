@@ -13,6 +13,7 @@ from monitor.histogram import BOUNDS, DECISIONS, EFFECTS, Histogram, Timing
 from monitor.own import OwnMetrics
 from supervisor import keeper, timing
 from supervisor.lifecycle import facts
+from tests.unit.lifecycle.world import Life
 
 
 def test_each_bucket_counts_what_is_not_more_than_its_bound() -> None:
@@ -48,5 +49,6 @@ def test_each_event_and_each_effect_has_a_kind() -> None:
     }, "others have no kind"  # fmt: skip
     assert set(timing.EFFECTS) == {*keeper.SLOW, facts.Signal, facts.KillAll}
     assert set(timing.EFFECTS.values()) == set(EFFECTS)
-    watch.decided(facts.Ended(facts.End(1, 0.0, 1.0, signal=9, oom=facts.Oom(killed=True))), 0.01)
+    state = Life().s
+    watch.decided(facts.Ended(facts.End(1, 0.0, 1.0, signal=9, oom=facts.Oom(killed=True))), state, state, 5.0, 5.01)
     assert 'decision_seconds_count{kind="oom"} 1' in counts.decision.text().decode()
