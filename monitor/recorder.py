@@ -1,7 +1,7 @@
 """Flight recorder: the last minutes of one container's numbers, in a ring of fixed size (pure).
 
-Cost: 300 rows of 12 columns of 8 bytes are 28.8 kB a container, taken once, never grown. Reading a row's files, making
-the row and adding it take 40, 40 and 4 us of CPU time (measured on a busy box). A value that is unknown is unknown in
+Cost: 300 rows of 15 columns of 8 bytes are 36 kB a container, taken once, never grown. The CPU
+time of a reading is measured by tests/bench/density.py. A value that is unknown is unknown in
 the ring, too: never 0, never the value before it.
 """
 
@@ -28,9 +28,12 @@ COLUMNS = (
     "io_write",
     "memory_some_usec",
     "memory_full_usec",
+    "cpu_some_usec",
+    "io_some_usec",
+    "inactive_file",
 )
-"""Besides the time. Counters: cpu_usec, memory_high and memory_max (memory.events), io_* (bytes of all devices),
-memory_*_usec (memory.pressure). The others are levels, in bytes or in tasks."""
+"""Besides the time. Counters: cpu_usec, memory_high and memory_max (memory.events), io_read and io_write (bytes of all
+devices), *_some_usec and *_full_usec (pressure). The others are levels, in bytes or in tasks."""
 
 RECORD_FILES = (
     "cpu.stat",
@@ -41,6 +44,8 @@ RECORD_FILES = (
     "pids.current",
     "io.stat",
     "memory.pressure",
+    "cpu.pressure",
+    "io.pressure",
 )
 """What to read for row()."""
 
@@ -56,11 +61,12 @@ def row(sample: Sample) -> Row:
     files = sample.files
     events = readers.flat_digits(files.get("memory.events", b""))
     pressure = readers.pressure_digits(files.get("memory.pressure", b""))
+    stat = readers.flat_digits(files.get("memory.stat", b""))
     io = readers.io_digits(files.get("io.stat", b"")).values() if "io.stat" in files else None
     return (
         _pick(readers.flat_digits(files.get("cpu.stat", b"")), b"usage_usec"),
         sample.number("memory.current"),
-        _pick(readers.flat_digits(files.get("memory.stat", b"")), b"anon"),
+        _pick(stat, b"anon"),
         sample.number("memory.swap.current"),
         _pick(events, b"high"),
         _pick(events, b"max"),
@@ -69,6 +75,9 @@ def row(sample: Sample) -> Row:
         None if io is None else sum(_pick(device, b"wbytes") or 0 for device in io),
         _pick(pressure, b"some"),
         _pick(pressure, b"full"),
+        _pick(readers.pressure_digits(files.get("cpu.pressure", b"")), b"some"),
+        _pick(readers.pressure_digits(files.get("io.pressure", b"")), b"some"),
+        _pick(stat, b"inactive_file"),
     )
 
 

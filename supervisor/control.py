@@ -23,6 +23,7 @@ from supervisor.lifecycle.history import Said
 from supervisor.lifecycle.settled import is_stuck
 from supervisor.lifecycle.why import explain
 from supervisor.ports import Decision, Outcome, Query, Snapshot
+from supervisor.stats import Stats
 from supervisor.topics import BESIDE_THE_CHAIN
 
 ANSWER_LIMIT = 15.0
@@ -47,6 +48,7 @@ class Daemon:
         self._events = events
         self._info = info
         self._troubles = troubles
+        self._stats = Stats(fleet)
         self._requests = itertools.count(1)
 
     def _member(self, name: str) -> Member:
@@ -229,6 +231,14 @@ class Daemon:
             "last_end": asdict(last.end) | {"wall": last.wall, "boot_id": last.boot_id} if last else None,
             "samples": stream.unpack(last.samples) if last and last.samples else {},
         }
+
+    async def stats(self, names: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+        return await self._stats.of(names)
+
+    def recording(self, name: str, seconds: float) -> Mapping[str, Any]:
+        member = self._member(name)
+        track = member.hands.ring.last(seconds)
+        return {"generation": member.state.generation, "times": track.times, **track.columns}
 
     def events(self, query: Query) -> AsyncIterator[Mapping[str, Any]]:
         return self._events.read(query)

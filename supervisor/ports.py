@@ -209,6 +209,14 @@ class Control(Protocol):
         """{"text": [lines], "chain": [Decision as dict], "last_end": ..., "samples": {column: [...]}}"""
         ...
 
+    async def stats(self, names: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+        """What each uses now, from the flight recorders; names that are not known are left out."""
+        ...
+
+    def recording(self, name: str, seconds: float) -> Mapping[str, Any]:
+        """The flight recorder's rows of the last `seconds`: {"times", column: [...]}"""
+        ...
+
     def events(self, query: Query) -> AsyncIterator[Mapping[str, Any]]:
         """Lines of the stream (docs/events.md)."""
         ...

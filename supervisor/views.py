@@ -71,7 +71,7 @@ class Views:
         host_network = state.definition.bundle is None and state.definition.network == "host"
         return ContainerView(
             name=state.name,
-            cgroup=self._below_mount(cgroup),
+            cgroup=below_mount(self._facts, cgroup),
             cgroup_dir=str(cgroup),
             image=state.definition.image or "",
             runtime=state.definition.runtime,
@@ -111,9 +111,11 @@ class Views:
             known = self._began[name] = (started, float(round(started + offset)))
         return known[1]
 
-    def _below_mount(self, cgroup: Path) -> str:
-        mount = self._facts.cgroup_mount
-        return f"/{cgroup.relative_to(mount)}" if mount is not None and cgroup.is_relative_to(mount) else str(cgroup)
+
+def below_mount(facts: HostFacts, cgroup: Path) -> str:
+    """The cgroup as /proc/PID/cgroup says it."""
+    mount = facts.cgroup_mount
+    return f"/{cgroup.relative_to(mount)}" if mount is not None and cgroup.is_relative_to(mount) else str(cgroup)
 
 
 def code_of(end: End | None) -> int | None:

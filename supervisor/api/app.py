@@ -22,6 +22,7 @@ API_VERSION = 1
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 LONGEST_WAIT = 3600
 MAX_TAIL = 1_000_000
+LONGEST_RECORDING = 300  # seconds that a flight recorder holds
 THREADS = 16
 # Outcome.code to status: the request was understood, and the state forbids it
 CONFLICT = 409
@@ -131,6 +132,23 @@ async def _logs(desk: Desk, request: Request) -> Response:
     return Response(200, logs.read(logs.directory(shown.log_path), wanted, desk.threads), kind)
 
 
+async def _stats(desk: Desk, request: Request) -> Response:
+    known = desk.control.names()
+    asked = list(filter(None, request.query.get("names", "").split(",")))
+    shown = await desk.control.stats([name for name in known if not asked or name in asked])
+    return _ok({"stats": list(shown), "unknown": [name[:80] for name in asked if name not in known]})
+
+
+async def _recording(desk: Desk, request: Request) -> Response:
+    name = request.segments[2]
+    seconds = request.number("seconds", LONGEST_RECORDING, LONGEST_RECORDING)
+    try:
+        found = desk.control.recording(name, float(seconds))
+    except RefusedError:
+        raise HttpError(404, "no such container", f"{name}: no such container") from None
+    return _ok({"name": name, **found})
+
+
 async def _events(desk: Desk, request: Request) -> Response:
     return Response(200, events.lines(desk.control, events.query_of(request)), NDJSON)
 
@@ -216,12 +234,14 @@ ROUTES: Mapping[str, Mapping[str, Handler]] = {
     "/v1/containers/NAME": {"GET": _one},
     "/v1/containers/NAME/why": {"GET": _why},
     "/v1/containers/NAME/logs": {"GET": _logs},
+    "/v1/containers/NAME/recording": {"GET": _recording},
     "/v1/containers/NAME/start": {"POST": _start},
     "/v1/containers/NAME/stop": {"POST": _stop},
     "/v1/containers/NAME/restart": {"POST": _restart},
     "/v1/containers/NAME/kill": {"POST": _kill},
     "/v1/containers/NAME/signal": {"POST": _signal},
     "/v1/events": {"GET": _events},
+    "/v1/stats": {"GET": _stats},
     "/v1/reread": {"POST": _reread},
     "/v1/update": {"POST": _update},
     "/v1/reload": {"POST": _update},  # one verb is enough: a reload is an update

@@ -69,6 +69,18 @@ COMMANDS = (
         missing="a signal and a container's name",
     ),
     Command("pid [NAME...|all]", "show process ids", "status:pid"),
+    Command(
+        "top", "show what the containers use, live", "stats:top",
+        (
+            Option("--once", "print one table; so it does without a terminal"),
+            Option("--sort", "begin with this order: cpu, memory, pids, name, io, net, pressure, state", "COLUMN"),
+        ),
+        most=0,
+    ),
+    Command(
+        "stats [NAME...]", "show what containers use, each second", "stats:stats",
+        (Option("--no-stream", "print it once"),),
+    ),
     Command("why NAME", "tell why a container is in its state", "why:why", (), 1, 1, _NAME),
     Command(
         "tail [-f] [-BYTES] NAME", "show the end of a log (1600 bytes)", "logs:tail",
