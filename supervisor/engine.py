@@ -31,6 +31,7 @@ from supervisor.lifecycle import facts
 from supervisor.lifecycle.facts import State
 from supervisor.lifecycle.history import Said, type_of
 from supervisor.lifecycle.oom import scope_of_child_kill
+from supervisor.lifecycle.restart import asks_why
 from supervisor.lifecycle.step import counted_as
 from supervisor.ports import Decision
 from supervisor.pressure import PressureWatch
@@ -42,6 +43,7 @@ log = logging.getLogger("wharfinger")
 CLEAN_LIMIT = 15.0
 REMARK_EVERY = 60.0
 ENDS = frozenset(("exit", "oom", "start"))  # what an end says; of one that is recorded already it is no news
+Counted = list[tuple[dict[str, int], str, int]]  # counter, key, by how much
 CURVE = 60.0  # seconds of samples that an abnormal end keeps
 
 
@@ -89,7 +91,7 @@ class Hands:
         wall = self.shared.clock.wall()
         waiting = journal.take()
         events = [journal.event(self.name, said, after.phase, before.phase) for said in told]
-        counted: list[tuple[dict[str, int], str, int]] = []
+        counted: Counted = []
 
         def write() -> tuple[int, list[Decision]]:
             known: set[int] = set()
@@ -97,7 +99,7 @@ class Hands:
                 created = self.tally.created or store.note_created(self.name, int(wall))
                 for item in durable:
                     if isinstance(item, facts.RecordEnd):
-                        if not self._write_end(item.end, wall, counted):
+                        if not self._write_end(before, item.end, wall, counted):
                             known.add(item.end.generation)
                     else:
                         store.persist(self.name, item.saved, self.shared.boot_id)
@@ -120,11 +122,11 @@ class Hands:
         journal = self.shared.journal
         journal.later(journal.event(self.name, said, after.phase, before.phase) for said in told)
 
-    def _write_end(self, end: facts.End, wall: float, counted: list[tuple[dict[str, int], str, int]]) -> bool:
+    def _write_end(self, before: State, end: facts.End, wall: float, counted: Counted) -> bool:
         """False when it is recorded already."""
         assert self.definition is not None
         kind = counted_as(end, self.definition)
-        samples = "" if kind == "success" else json.dumps(pack(self.ring.last(CURVE)))
+        samples = json.dumps(pack(self.ring.last(CURVE))) if asks_why(before, end) and len(self.ring) else ""
         if not self.shared.store.record_end(self.name, end, self.shared.boot_id, wall, samples, kind):
             return False
         self.last_end_wall = wall

@@ -73,7 +73,7 @@ COMMANDS = (
         "top", "show what the containers use, live", "stats:top",
         (
             Option("--once", "print one table; so it does without a terminal"),
-            Option("--sort", "begin with this order: cpu, memory, pids, name, io, net, pressure, state", "COLUMN"),
+            Option("--sort", "cpu, memory, pids, name, io, net, pressure or state", "COLUMN"),
         ),
         most=0,
     ),

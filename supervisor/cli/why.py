@@ -1,67 +1,83 @@
-"""why: the causes of a container's state, and, after an OOM kill, how its memory grew."""
+"""why: the causes of a container's state; of an end that nobody asked for, its last minute and last words too."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from config.errors import WharfError
 from supervisor.cli.client import quoted
+from supervisor.cli.curves import BLOCKS, PLAIN, Values, can_draw, human, rates, spark
 from supervisor.cli.main import Context
 
-BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", "_.-=+*#@"
-CURVE = 60  # columns, so that the line fits in 80
+WIDTH = 40  # columns of a curve, so that its words fit beside it in 80
+WORDS, LONGEST = 8, 160  # lines of the log, and characters of one
+LOOK_BACK = 200  # lines of the log in which those before the end are looked for
+ASCII = str.maketrans({"├": "|", "└": "`", "│": "|", "─": "-"})
 
 
 def why(context: Context) -> int:
-    found = context.client.get(f"/v1/containers/{quoted(context.args.names[0])}/why")
+    name = context.args.names[0]
+    found = context.client.get(f"/v1/containers/{quoted(name)}/why")
     if context.json:
         context.say(json.dumps(found))
         return 0
+    draws = can_draw()
     for line in found.get("text", ()):
-        context.say(str(line))
-    for line in curve(found, can_draw()):
+        context.say(str(line) if draws else str(line).translate(ASCII))
+    for line in curves(found, BLOCKS if draws else PLAIN):
         context.say(line)
+    if found.get("samples"):
+        for line in _last_words(context, name, found.get("last_end") or {}):
+            context.say(line)
     return 0
 
 
-def can_draw() -> bool:
-    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-
-
-def curve(found: dict[str, Any], blocks: bool) -> list[str]:
-    """Lines that draw the last minute of memory; none when there are no samples of it."""
+def curves(found: dict[str, Any], marks: str) -> list[str]:
+    """Lines that draw the minute before the last end; none when there are no samples of it."""
     samples: dict[str, list[Any]] = found.get("samples") or {}
-    memory = samples.get("memory") or []
-    known = [value for value in memory if value is not None]
+    times = samples.get("times") or []
+    memory = samples.get("memory") or ()
+    lines = _curve("memory", memory, marks, lambda known: f"{human(known[0])} to {human(known[-1])}")
+    for name, column in (("cpu", "cpu_usec"), ("memory pressure", "memory_some_usec"), ("io pressure", "io_some_usec")):
+        shares = [None if rate is None else rate / 1e6 for rate in rates(times, samples.get(column) or ())]
+        if name == "cpu" or any(shares):
+            lines += _curve(name, shares, marks, lambda known: f"up to {max(known) * 100:.0f} %")
+    for name, column in (("memory.high hits", "memory_high"), ("memory.max hits", "memory_max")):
+        hits = rates(times, samples.get(column) or ())
+        if any(hits):
+            lines += _curve(name, hits, marks, lambda known: f"up to {max(known):.0f}/s")
+    if not lines:
+        return []
+    run = (found.get("last_end") or {}).get("generation")
+    of = f" of run {run}" if run else ""
+    return ["", f"the last {times[-1] - times[0]:.0f} s before the end{of}:", *lines]
+
+
+def _curve(name: str, values: Values, marks: str, words: Callable[[Sequence[float]], str]) -> list[str]:
+    known = [value for value in values if value is not None]
     if len(known) < 2:
         return []
-    times = samples.get("times") or []
-    seconds = f"last {times[-1] - times[0]:.0f} s" if len(times) > 1 else f"last {len(memory)} samples"
-    drawn = spark(memory, BLOCKS if blocks else PLAIN)
-    return ["", f"memory before the end, {seconds}: {human(known[0])} to {human(known[-1])}", f"  {drawn}"]
+    return [f"  {name:<16} {spark(values, marks, width=WIDTH):<{WIDTH}}  {words(known)}".rstrip()]
 
 
-def spark(values: Sequence[int | None], marks: str) -> str:
-    """One character for each value, from 0 to the largest; a gap for what is unknown."""
-    if len(values) > CURVE:
-        size = len(values) / CURVE
-        values = [_most(values[int(i * size) : int((i + 1) * size)]) for i in range(CURVE)]
-    top: int = max((value for value in values if value is not None), default=0) or 1
-    last = len(marks) - 1
-    return "".join(" " if value is None else marks[min(last, value * len(marks) // (top + 1))] for value in values)
+def _last_words(context: Context, name: str, end: dict[str, Any]) -> list[str]:
+    """The end of the log up to the end of that run: a run that came after it has words of its own."""
+    data = bytearray()
+    try:
+        for piece in context.client.stream(f"/v1/containers/{quoted(name)}/logs?format=json&tail={LOOK_BACK}"):
+            data += piece
+    except WharfError:
+        return []  # the causes are told already
+    wall = end.get("wall")
+    latest = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(wall)) if wall else "9"
+    shown = [line for line in map(json.loads, data.splitlines()) if str(line.get("time", ""))[:19] <= latest]
+    words = [f"  {printable(str(line.get('text', '')))[:LONGEST]}".rstrip() for line in shown[-WORDS:]]
+    return ["", "the last lines of its log:", *words] if words else []
 
 
-def _most(values: Sequence[int | None]) -> int | None:
-    return max((value for value in values if value is not None), default=None)
-
-
-def human(size: int) -> str:
-    """`12.5MiB`; as exact as anyone reads."""
-    number = float(size)
-    units = ["GiB", "MiB", "KiB", "B"]
-    while number >= 1024 and len(units) > 1:
-        units.pop()
-        number /= 1024
-    return f"{number:.0f}{units[-1]}" if units[-1] == "B" or number >= 100 else f"{number:.1f}{units[-1]}"
+def printable(text: str) -> str:
+    """What a container wrote must not steer the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text.rstrip("\r\n"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from zlib import crc32
 
 from config.model import Container, Restart
-from supervisor.lifecycle.facts import End, Reason, Source, State
+from supervisor.lifecycle.facts import End, Phase, Reason, Source, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,18 @@ def counted_as(end: End, definition: Container) -> str:
     if end.signal is not None:
         return "signal"
     return "success" if succeeded(end, definition) else "error"
+
+
+def asks_why(before: State, end: End) -> bool:
+    """Whether somebody will want to see what led to this end: no success, and nothing that an operator asked for.
+
+    `before`: the state that the end came to.
+    """
+    if end.oom.killed:
+        return True
+    if before.phase is Phase.STOPPING:
+        return before.cause.code not in ("operator", "update", "removed")
+    return counted_as(end, before.definition) != "success"
 
 
 def reason_of(end: End, definition: Container, by: Reason | None = None) -> Reason:

@@ -157,12 +157,23 @@ def _stopping_line(state: State, now: float) -> str:
 
 
 def explain(state: State, decisions: Sequence[Told], now: float) -> list[str]:
-    """Lines from the present state back to what led to it, the newest first."""
+    """A tree, the newest first: the present state, below it each run that led to it, below that what happened in it."""
     lines = [f"{state.name} is {state.phase}: {status_line(state, now) or 'no cause is recorded'}"]
     if state.phase in LATER and state.cause.text:
-        lines.append(f"  because: {state.cause.text}")
-    chain = (f"  {_ago(now, d.boot):>12}  run {d.generation:<4} {d.phase:<9} {d.text}" for d in reversed(decisions))
-    return [*lines, *chain]
+        lines.append(f"because: {state.cause.text}")
+    runs: dict[int, list[Told]] = {}
+    for decision in reversed(decisions):
+        runs.setdefault(decision.generation, []).append(decision)
+    for number, (generation, told) in enumerate(runs.items(), start=1):
+        last = number == len(runs)
+        lines.append(f"{_branch(last)} {f'run {generation}' if generation else 'before the first run'}")
+        below = "   " if last else "│  "
+        lines += [f"{below}{_branch(d is told[-1])} {_ago(now, d.boot):>12}  {d.phase:<9} {d.text}" for d in told]
+    return lines
+
+
+def _branch(last: bool) -> str:
+    return "└─" if last else "├─"
 
 
 def _ago(now: float, then: float) -> str:

@@ -110,11 +110,23 @@ def test_the_chain_goes_back_from_now() -> None:
         for n, (at, phase, text) in enumerate([(NOW - 90, "RUNNING", "first start"), (NOW + 1, "BACKOFF", "exit 1")])
     ]
     lines = explain(run.s, chain, NOW + 2)
-    assert [line.split() for line in lines[1:]] == [
-        ["1s", "ago", "run", "1", "BACKOFF", "exit", "1"],
-        ["1m32s", "ago", "run", "1", "RUNNING", "first", "start"],
+    assert lines[1:] == [
+        "└─ run 1",
+        "   ├─       1s ago  BACKOFF   exit 1",
+        "   └─    1m32s ago  RUNNING   first start",
     ]
-    assert "before boot" in explain(run.s, chain, 5.0)[1]
+    assert "before boot" in explain(run.s, chain, 5.0)[2]
+
+
+def test_the_chain_is_a_tree_of_runs() -> None:
+    run = Life().up()
+    chain = [
+        Decision(n, "web", generation, "boot", NOW, 0.0, "RUNNING", "", "", text)
+        for n, (generation, text) in enumerate([(0, "asked for"), (1, "first start"), (2, "again"), (2, "adopted")])
+    ]
+    assert [line.split("ago")[0].rstrip(" 0123456789s") for line in explain(run.s, chain, NOW + 2)[1:]] == [
+        "because: first start", "├─ run", "│  ├─", "│  └─", "├─ run", "│  └─", "└─ before the first run", "   └─",
+    ]  # fmt: skip
 
 
 def test_spans_and_ordinals() -> None:

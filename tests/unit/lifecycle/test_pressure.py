@@ -10,6 +10,7 @@ import pytest
 from supervisor.lifecycle.facts import (
     Absent,
     Adopted,
+    End,
     Launch,
     Note,
     Persist,
@@ -19,8 +20,9 @@ from supervisor.lifecycle.facts import (
     Redefined,
     StopAsked,
 )
+from supervisor.lifecycle.restart import asks_why
 from supervisor.lifecycle.step import saved_of
-from tests.unit.lifecycle.world import Life, define
+from tests.unit.lifecycle.world import NOW, OOM, Life, define
 
 
 def life(action: str = "restart", **rules: Any) -> Life:
@@ -154,3 +156,23 @@ def test_news_of_an_earlier_run_counts_for_nothing() -> None:
     old = Pressure(run.s.generation - 1, "memory", "some", 2.0)
     assert run.tell(old).effects() == []
     assert replace(run.s, wake_at=None).strains == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "how", "kept"),
+    [
+        (None, {"code": 0}, False),
+        (None, {"code": 3}, True),
+        (None, {"signal": 11}, True),
+        (None, {}, True),
+        (StopAsked(1, "op"), {"signal": 15}, False),
+        (StopAsked(1, "op"), {"signal": 9, "oom": OOM}, True),
+        (Pressure(1, "memory", "some", 2.0), {"code": 0}, True),
+        (Redefined(define(command=["other"]), True, ("command",)), {"signal": 15}, False),
+    ],
+)
+def test_the_last_minute_is_kept_of_every_end_that_nobody_asked_for(asked: Any, how: Any, kept: bool) -> None:
+    run = life(restart_after=0)
+    if asked is not None:
+        run.tell(asked)
+    assert asks_why(run.s, End(1, NOW, NOW + 1, **how)) is kept

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from supervisor.cli.curves import human, spark
 from supervisor.cli.main import main
-from supervisor.cli.why import human, spark
 from supervisor.lifecycle.facts import Cause, Phase
 from supervisor.ports import Outcome, Since
 from supervisor.topics import schema
@@ -245,11 +245,32 @@ def test_why_draws_the_memory_curve(server: Served, wharfctl: Wharfctl, monkeypa
     mib = 1 << 20
     server.control.samples = {"times": list(range(61)), "memory": [n * mib for n in range(4, 65)], "anon": [None] * 61}
     said = wharfctl("why", "inference").out.splitlines()
-    assert said[2:4] == ["", "memory before the end, last 60 s: 4.0MiB to 64.0MiB"]
-    assert said[4].strip()[0] == "▁"
-    assert said[4].strip()[-1] == "█"
+    assert said[2:4] == ["", "the last 60 s before the end:"]
+    name, drawn, *words = said[4].split()
+    assert (name, drawn[0], drawn[-1], len(drawn), words) == ("memory", "▁", "█", 40, ["4.0MiB", "to", "64.0MiB"])
+    assert len(said) == 5
     assert max(map(len, said)) <= 80
     assert json.loads(wharfctl("--json", "why", "inference").out)["container"]["state"] == "BACKOFF"
+
+
+def test_why_draws_what_ran_short_and_repeats_the_last_words(server: Served, wharfctl: Wharfctl) -> None:
+    """Those of the run that ended: what came later, and what would steer the terminal, is not shown."""
+    server.control.samples = {
+        "times": [0, 1, 2], "memory": [1, 2, 3], "cpu_usec": [0, 400_000, 500_000], "memory_max": [0, 0, 7],
+        "memory_some_usec": [0, 120_000, 120_000], "io_some_usec": [5, 5, 5],
+    }  # fmt: skip
+    server.control.last_end = {"generation": 3, "wall": 1764054284.9}
+    folder = server.control.log_dir / "web"
+    folder.mkdir(parents=True)
+    times = [f"2025-11-25T07:04:{second:02}.1Z" for second in (*range(30, 45), 50)]
+    (folder / "current.log").write_bytes(b"".join(f"{at} stdout F \x1b[2J{at[17:19]}\n".encode() for at in times))
+    said = wharfctl("why", "web").out.splitlines()
+    assert said[3] == "the last 2 s before the end of run 3:"
+    assert [" ".join(line.split()) for line in said[4:8]] == [
+        "memory ▃▆█ 1B to 3B", "cpu █▂ up to 40 %", "memory pressure █▁ up to 12 %", "memory.max hits ▁█ up to 7/s",
+    ]  # fmt: skip
+    assert said[8:] == ["", "the last lines of its log:", *(f"  \\x1b[2J{second}" for second in range(37, 45))]
+    assert "\x1b" not in "".join(said)
 
 
 def test_the_curve_is_ascii_where_the_terminal_is_not_utf8(server: Served) -> None:
@@ -257,7 +278,7 @@ def test_the_curve_is_ascii_where_the_terminal_is_not_utf8(server: Served) -> No
     with program("why", "inference", PYTHONUTF8="0", PYTHONIOENCODING="ascii") as run:
         out, err = run.communicate()
     assert (run.returncode, err) == (0, b"")
-    assert out.splitlines()[-1] == b"  _ @"
+    assert out.splitlines()[-1].startswith(b"  memory           _ @ ")
 
 
 def test_curves() -> None:
