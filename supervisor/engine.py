@@ -126,7 +126,8 @@ class Hands:
         """False when it is recorded already."""
         assert self.definition is not None
         kind = counted_as(end, self.definition)
-        samples = json.dumps(pack(self.ring.last(CURVE))) if asks_why(before, end) and len(self.ring) else ""
+        kept = asks_why(before, end) and len(self.ring) > 0
+        samples = json.dumps(pack(self.ring.last(CURVE)), separators=(",", ":")) if kept else ""
         if not self.shared.store.record_end(self.name, end, self.shared.boot_id, wall, samples, kind):
             return False
         self.last_end_wall = wall
