@@ -164,8 +164,8 @@ def pack(track: Track) -> list[object]:
     """A track for the store, to be kept with an end: [version, names, first ms, steps in ms, columns].
 
     Values are written as differences to the row before, since most are small then; null is unknown, and the next known
-    value is a difference to the last known one. A minute of one-second rows is about 2 kB of compact JSON. A column of unknowns
-    is left out.
+    value is a difference to the last known one. A minute of one-second rows is about 2 kB of compact JSON. A
+    column of unknowns is left out.
     """
     stamps = [round(t * 1000) for t in track.times]
     names = [name for name, values in track.columns.items() if any(value is not None for value in values)]
