@@ -8,6 +8,7 @@ the ring, too: never 0, never the value before it.
 from __future__ import annotations
 
 import itertools
+import json
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -176,6 +177,11 @@ def pack(track: Track) -> list[object]:
         [after - before for before, after in itertools.pairwise(stamps)],
         [_differences(track.columns[name]) for name in names],
     ]
+
+
+def dump(track: Track) -> str:
+    """pack() as text; "" of no rows."""
+    return json.dumps(pack(track), separators=(",", ":")) if track else ""
 
 
 def unpack(packed: Any) -> Track | None:

@@ -5,7 +5,6 @@ No decision is taken here. One `Hands` per container; what all of them share is 
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import signal
@@ -21,7 +20,7 @@ from config.errors import GoneError, HostError, LaunchError, WharfError
 from config.model import Container
 from monitor import pidfd as pidfds
 from monitor.events import Notice
-from monitor.recorder import Ring, pack
+from monitor.recorder import Ring, dump
 from monitor.view import SpaceView
 from runtime import shim as shims
 from supervisor import tend
@@ -126,8 +125,7 @@ class Hands:
         """False when it is recorded already."""
         assert self.definition is not None
         kind = counted_as(end, self.definition)
-        kept = asks_why(before, end) and len(self.ring) > 0
-        samples = json.dumps(pack(self.ring.last(CURVE)), separators=(",", ":")) if kept else ""
+        samples = dump(self.ring.last(CURVE)) if asks_why(before, end) else ""
         if not self.shared.store.record_end(self.name, end, self.shared.boot_id, wall, samples, kind):
             return False
         self.last_end_wall = wall
