@@ -43,7 +43,7 @@ def told(host: Host) -> int:
 
 def texts(host: Host) -> list[str]:
     """Of the events of pressure."""
-    lines = host.ctl("events", "--json", "--type", "pressure").stdout.splitlines()
+    lines = host.ctl("events", "--json", "--cause", "pressure").stdout.splitlines()
     return [json.loads(line)["text"] for line in lines]
 
 
