@@ -30,6 +30,7 @@ LIMIT_FILES = ("memory.max", "memory.swap.max", "memory.low", "cpu.max", "cpu.we
 
 _GONE = (errno.ENOENT, errno.ENODEV)
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+_PAGE, _FULL = 4096, 3072  # a read that gave less than this was the last
 _CHUNK = 1 << 16
 _LIMIT = 1 << 22  # cgroup.procs of a fork bomb is far below this
 
@@ -130,16 +131,20 @@ def read_at(dir_fd: int, name: str) -> bytes:
     """The whole of a small file. Raises OSError."""
     fd = os.open(name, _OPEN_FLAGS, dir_fd=dir_fd)
     try:
-        data = os.read(fd, _CHUNK)
-        if not data:
-            return data
-        # A list file gives at most a page a read, whatever is asked for.
-        parts = [data]
-        size = len(data)
-        while len(data) > 3072 and size < _LIMIT:
-            data = os.read(fd, _CHUNK)
-            parts.append(data)
-            size += len(data)
-        return data if len(parts) == 1 else b"".join(parts)
+        data = os.read(fd, _PAGE)
+        return data if len(data) < _FULL else data + _rest(fd)
     finally:
         os.close(fd)
+
+
+def _rest(fd: int) -> bytes:
+    """A list file gives at most a page a read, whatever is asked for."""
+    parts: list[bytes] = []
+    size = 0
+    while size < _LIMIT:
+        data = os.read(fd, _CHUNK)
+        if not data:
+            break
+        parts.append(data)
+        size += len(data)
+    return b"".join(parts)

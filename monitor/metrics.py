@@ -10,16 +10,18 @@ import errno as errnos
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from config.errors import GoneError, HostError
 from monitor import labels
 from monitor.cgroup import LIMIT_FILES, PRESSURE_FILES, STAT_FILES, CgroupReader, Sample
+from monitor.columns import Columns, joined
 from monitor.devices import DeviceNames
 from monitor.families import FAMILIES, SLOT
+from monitor.kernel import Cells
 from monitor.network import RunNetwork
 from monitor.own import OwnMetrics
-from monitor.rows import Cells, Row
+from monitor.rows import Row
 from monitor.view import ContainerView as ContainerView
 from monitor.view import DaemonView as DaemonView
 
@@ -63,6 +65,7 @@ class Exposition:
         self.own = own or OwnMetrics()
         self._proc = os.fspath(proc)
         self._names = DeviceNames(sys)
+        self._columns = Columns()
         self._max = max_containers
         self._entries: dict[str, _Entry] = {}
         self._kept: list[str] = []
@@ -94,11 +97,11 @@ class Exposition:
         self._names.end_round()
         read = time.perf_counter()
         parts: list[bytes] = []
-        for header, column in zip(_HEADERS, zip(*rows, strict=True), strict=True) if rows else ():
-            lines = [cell for cell in column if cell is not None]
-            if lines:
-                # Joined one by one: a join of everything would keep the event loop from the interpreter for too long.
-                parts.append(header + b"\n" + b"\n".join(lines))
+        lines = self._columns.lines()
+        for slot, column in enumerate(zip(*rows, strict=True)):
+            # Joined one by one: a join of everything would keep the event loop from the interpreter for too long.
+            parts.append(joined(_HEADERS[slot], column, lines.get(slot, ())))
+        parts = list(filter(None, parts))
         self._report_errors()
         self.own.describe(daemon, containers=len(rows), failed=bool(self._failed))
         end = time.perf_counter()
@@ -130,9 +133,16 @@ class Exposition:
                 entry.row.put(cells, "container_oom_events_total", 0)
             return cells
         cells = entry.row.cells(view)
-        self.own.left_out("limit", entry.row.fill(cells, sample, seen, view.live, self._names))
+        if "io.stat" in sample.files:
+            self.own.left_out("limit", entry.row.put_io(cells, sample.files["io.stat"], self._names))
         if view.live:
-            self._fill_run(entry, view, cells)
+            entry.row.put_seen(cells, seen)
+            leaf = leaf_of(view)
+            if (processes := sample.files.get(f"{leaf}/cgroup.procs")) is not None:
+                entry.row.put_processes(cells, processes)
+            self._fill_network(entry, view, f"{view.cgroup}/{leaf}", cells)
+        if not (view.live and self._columns.take(entry.row, sample.files)):  # the last step: it leaves no half behind
+            entry.row.fill(cells, sample, view.live)
         return cells
 
     def _read(self, entry: _Entry, view: ContainerView, files: Sequence[str]) -> Sample | None:
@@ -140,6 +150,8 @@ class Exposition:
         if entry.reader is not None and entry.reader.path != view.cgroup_dir:
             entry.reader.close()
             entry.reader = None
+        if view.live:
+            files = (*files, f"{leaf_of(view)}/cgroup.procs")
         for _ in range(2):  # the second time for a cgroup that was removed and made again
             try:
                 if entry.reader is None:
@@ -167,20 +179,6 @@ class Exposition:
             self.own.left_out("vanished", 1)
         return None
 
-    def _fill_run(self, entry: _Entry, view: ContainerView, cells: Cells) -> None:
-        """What belongs to the run and is not below the stable parent's own files."""
-        leaf = view.leaf or f"g{view.generation}"
-        self._fill_network(entry, view, f"{view.cgroup}/{leaf}", cells)
-        if entry.reader is not None:
-            leaf += "/cgroup.procs"
-            try:
-                sample = entry.reader.read((leaf,))
-            except GoneError:
-                return  # went after the sample was taken; what was read is still true
-            self._count((("cgroup.procs", number) for _, number in sample.errors))
-            if leaf in sample.files:
-                entry.row.put_processes(cells, sample.files[leaf])
-
     def _fill_network(self, entry: _Entry, view: ContainerView, member: str, cells: Cells) -> None:
         if entry.network is not None and entry.network.pid != view.net_pid:
             entry.network.close()
@@ -202,8 +200,9 @@ class Exposition:
                 if kept is not None:
                     kept.close()
 
-    def _count(self, errors: object) -> None:
-        for file, number in errors:  # type: ignore[attr-defined]
+    def _count(self, errors: Iterable[tuple[str, int]]) -> None:
+        for path, number in errors:
+            file = path.rpartition("/")[2]
             self._failed.add((file, number))
             self.own.read_failed(file, errnos.errorcode.get(number, str(number)))
 
@@ -212,3 +211,8 @@ class Exposition:
         for file, number in sorted(self._failed - self._failing):
             _log.warning("event=metrics_read_failed file=%s errno=%s", file, errnos.errorcode.get(number, number))
         self._failing = self._failed
+
+
+def leaf_of(view: ContainerView) -> str:
+    """The run's own cgroup, below the stable one."""
+    return view.leaf or f"g{view.generation}"

@@ -63,7 +63,7 @@ system_packages() {
 # Packages that would start a service: of those only programs, beside ours in .venv/bin.
 fetch_programs() {
 	[ "${SETUP_APT:-yes}" != no ] && command -v apt-get >/dev/null || return 0
-	fetch prometheus promtool
+	fetch prometheus promtool prometheus
 	fetch containerd ctr containerd containerd-shim-runc-v2
 }
 

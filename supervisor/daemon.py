@@ -32,7 +32,7 @@ from config.settings import Settings, load_settings
 from monitor.defdir import DefinitionWatch
 from monitor.events import EventWatcher, Notice
 from monitor.metrics import Exposition
-from monitor.scrape import Scraper
+from monitor.scrape import SWITCH_INTERVAL, Scraper
 from runtime.cgroups import Tree
 from runtime.peer import Peers
 from runtime.probe import HostFacts, probe
@@ -77,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings, sources = load_settings(flags)
         logs.setup(settings.log_level)
+        sys.setswitchinterval(SWITCH_INTERVAL)
         anyio.run(serve, settings, sources, backend="trio")
     except (WharfError, BaseExceptionGroup) as error:
         first = _first(error)

@@ -1,170 +1,203 @@
-"""CPU time of one collection: ours against a collector written with prometheus_client, same files, same samples.
+"""CPU and wall time of one collection: ours, the same samples by prometheus_client, and the reads alone.
 
-    python tests/bench/scrape.py [containers ...]
+    python tests/bench/scrape.py [--real] [containers ...]
 
-The cgroups are fake ones in /dev/shm; what the kernel adds by formatting real files is 1 to 3 us a read for both. The
-outputs are parsed and compared before anything is timed.
+Cgroups are fake ones in /dev/shm with every file, or, as root, real ones of this host with what its kernel has. Both
+texts are parsed and compared sample by sample before anything is timed, and timed in turns. Then the event loop's
+delay while 100 containers are scraped again and again over HTTP's own path (thread, gzip).
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import anyio
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from monitor import families
+from monitor.cgroup import PRESSURE_FILES, STAT_FILES
 from monitor.metrics import ContainerView, DaemonView, Exposition
-from monitor.scrape import gzip
+from monitor.scrape import SWITCH_INTERVAL, Scraper, gzip
+from tests.bench.naive import FILES, Naive, parse
+from tests.e2e.host import cgroup_mount
 from tests.fixtures import tree
 
-ROUNDS = 15
-Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-KERNEL = [family for family in families.FAMILIES if family.name.startswith("container_")]
+ROUNDS = 9
+DAEMON = DaemonView(psi=True, controllers={"memory": True})
+READ = (*STAT_FILES, *PRESSURE_FILES, "g1/cgroup.procs")
 
 
-class Naive(Collector):
-    """As one writes it: open, read, split, add_metric; the families that come from files."""
-
-    def __init__(self, views: Sequence[ContainerView]) -> None:
-        self.views = views
-
-    def collect(self) -> Iterator[Metric]:
-        made: dict[str, Metric] = {}
-        for family in KERNEL:
-            kind = CounterMetricFamily if family.type == "counter" else GaugeMetricFamily
-            made[family.name] = kind(family.name, family.help, labels=family.labels)
-
-        def add(name: str, labels: list[str], value: float) -> None:
-            made["container_" + name].add_metric(labels, value)  # type: ignore[attr-defined]
-
-        for view in self.views:
-            path, labels = Path(view.cgroup_dir), [view.cgroup, view.name, view.image]
-
-            def read(name: str, path: Path = path) -> str:
-                with open(path / name) as file:
-                    return file.read()
-
-            def flat(name: str, read: Callable[[str], str] = read) -> dict[str, int]:
-                return {key: int(value) for key, value in (line.split() for line in read(name).splitlines())}
-
-            cpu = flat("cpu.stat")
-            add("cpu_usage_seconds_total", [*labels, "total"], cpu["usage_usec"] / 1e6)
-            for name, key in (("user", "user_usec"), ("system", "system_usec"), ("cfs_throttled", "throttled_usec"),
-                              ("cfs_burst", "burst_usec")):  # fmt: skip
-                add(f"cpu_{name}_seconds_total", labels, cpu[key] / 1e6)
-            for name, key in (("periods", "nr_periods"), ("throttled_periods", "nr_throttled"),
-                              ("burst_periods", "nr_bursts")):  # fmt: skip
-                add(f"cpu_cfs_{name}_total", labels, cpu[key])
-            stat = flat("memory.stat")
-            for name, key in (("rss", "anon"), ("cache", "file"), ("mapped_file", "file_mapped"),
-                              ("kernel_usage", "kernel"), ("total_active_file_bytes", "active_file"),
-                              ("total_inactive_file_bytes", "inactive_file"), ("file_dirty_bytes", "file_dirty"),
-                              ("file_writeback_bytes", "file_writeback"), ("pgscan_total", "pgscan"),
-                              ("pgsteal_total", "pgsteal"),
-                              ("workingset_refault_file_total", "workingset_refault_file"),
-                              ("workingset_refault_anon_total", "workingset_refault_anon")):  # fmt: skip
-                add("memory_" + name, labels, stat[key])
-            for key in ("pgfault", "pgmajfault"):
-                add("memory_failures_total", [*labels, key, "container"], stat[key])
-            events = flat("memory.events")
-            add("memory_events_high_total", labels, events["high"])
-            add("memory_events_max_total", labels, events["max"])
-            add("memory_failcnt", labels, events["max"])
-            add("oom_events_total", labels, events["oom_kill"])
-            current = int(read("memory.current"))
-            add("memory_usage_bytes", labels, current)
-            add("memory_working_set_bytes", labels, max(0, current - stat["inactive_file"]))
-            add("memory_swap", labels, int(read("memory.swap.current")))
-            add("memory_max_usage_bytes", labels, int(read("memory.peak")))
-            add("threads", labels, int(read("pids.current")))
-            add("processes", labels, len(read("g1/cgroup.procs").split()))
-            for resource in ("cpu", "memory", "io"):
-                for line in read(f"{resource}.pressure").splitlines():
-                    word = "waiting" if line.startswith("some") else "stalled"
-                    add(f"pressure_{resource}_{word}_seconds_total", labels, int(line.rsplit("=", 1)[1]) / 1e6)
-            for line in read("io.stat").splitlines():
-                device, *pairs = line.split()
-                if pairs:
-                    values = dict(pair.split("=") for pair in pairs)
-                    name = {"8:0": "/dev/sda", "253:1": "/dev/dm-1"}[device]
-                    for key, word in (("rbytes", "reads_bytes"), ("wbytes", "writes_bytes"), ("rios", "reads"),
-                                      ("wios", "writes")):  # fmt: skip
-                        add(f"fs_{word}_total", [*labels, name], int(values[key]))
-        yield from made.values()
+@contextmanager
+def fake(count: int) -> Iterator[list[Path]]:
+    root = Path(tempfile.mkdtemp(prefix="wharf-bench-", dir="/dev/shm"))
+    try:
+        yield [tree.build(root / f"c{number}", tree.cgroup(number + 1)) for number in range(count)]
+    finally:
+        shutil.rmtree(root)
 
 
-def parse(text: bytes) -> Samples:
-    return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(text.decode())
-        for sample in family.samples
-    }
+@contextmanager
+def real(count: int) -> Iterator[list[Path]]:
+    top = cgroup_mount() / f"wharf-bench-{os.getpid()}"
+    made = [top / f"c{number}" for number in range(count)]
+    usable = (cgroup_mount() / "cgroup.controllers").read_text().split()
+    top.mkdir()
+    try:
+        for level in (cgroup_mount(), top):
+            for controller in usable:
+                (level / "cgroup.subtree_control").write_text(f"+{controller}")
+        for path in made:
+            path.mkdir()
+            (path / "g1").mkdir()
+        yield made
+    finally:
+        for path in made:
+            for each in (path / "g1", path):
+                if each.exists():
+                    each.rmdir()
+        top.rmdir()
 
 
-def timed(call: Callable[[], bytes]) -> tuple[float, int]:
-    call()
-    took, size = [], 0
-    for _ in range(ROUNDS):
-        gc.collect()
-        begin = time.process_time()
-        size = len(call())
-        took.append(time.process_time() - begin)
-    return statistics.median(took) * 1000, size
-
-
-def compare(root: Path, count: int) -> None:
-    views = [
+def views_of(paths: Sequence[Path]) -> list[ContainerView]:
+    return [
         ContainerView(
-            f"c{number}",
-            f"/wharfinger/containers/c{number}",
-            str(tree.build(root / str(count) / f"c{number}", tree.cgroup(number + 1))),
+            path.name,
+            f"/wharfinger/containers/{path.name}",
+            str(path),
             image="registry.local/shop/web:1.4",
             phase="running",
             generation=1,
+            started_wall=1.5,
         )
-        for number in range(count)
+        for path in paths
     ]
-    exposition = Exposition(sys=tree.build(root / "sys", tree.SYS))
-    daemon = DaemonView(psi=True)
-    registry = CollectorRegistry()
-    registry.register(Naive(views))
-    ours, naive = parse(exposition.render(views, daemon, time.time())), parse(generate_latest(registry))
-    naive.pop(("container_memory_failcnt_total", ()), None)
-    wrong = [key for key, value in naive.items() if ours.get(key) != value]
-    if wrong:
-        raise SystemExit(f"{len(wrong)} samples differ, first {wrong[0]}: {naive[wrong[0]]} and {ours.get(wrong[0])}")
-    slow, slow_size = timed(lambda: generate_latest(registry))
-    quick, size = timed(lambda: exposition.render(views, daemon, time.time()))
-    body = exposition.render(views, daemon, time.time())
-    packing, packed = timed(lambda: gzip(body))
-    print(f"{count} containers, median of {ROUNDS}, CPU time")
-    print(f"  prometheus_client  {slow:8.1f} ms  {len(naive) / count:5.1f} samples a container  {slow_size:>9} bytes")
-    print(f"  ours               {quick:8.1f} ms  {len(ours) / count:5.1f} samples a container  {size:>9} bytes")
-    print(f"  per 1000 samples   {slow / len(naive) * 1000:8.2f} ms  {quick / len(ours) * 1000:5.2f} ms")
-    print(f"  ratio              {slow / quick:8.1f} x, though ours has {len(ours) / len(naive):.2f} x the samples")
-    print(f"  gzip level 1       {packing:8.1f} ms  {packed} bytes")
+
+
+def reads_alone(directories: Sequence[int]) -> None:
+    """What nobody can do without: open, read, close."""
+    for directory in directories:
+        for name in READ:
+            try:
+                fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+            except FileNotFoundError:
+                continue
+            os.read(fd, 4096)
+            os.close(fd)
+
+
+def in_turns(*calls: Callable[[], object]) -> list[tuple[float, float]]:
+    """Median CPU and wall time of each, in ms."""
+    cpu: list[list[float]] = [[] for _ in calls]
+    wall: list[list[float]] = [[] for _ in calls]
+    for number in range(ROUNDS + 1):
+        for call, cpus, walls in zip(calls, cpu, wall, strict=True):
+            gc.collect()
+            begin, at = time.process_time(), time.perf_counter()
+            call()
+            if number:  # the first time warms up
+                cpus.append((time.process_time() - begin) * 1000)
+                walls.append((time.perf_counter() - at) * 1000)
+    return [(statistics.median(cpus), statistics.median(walls)) for cpus, walls in zip(cpu, wall, strict=True)]
+
+
+def compare(paths: Sequence[Path], what: str) -> float:
+    """Prints one line; returns our CPU time a container, in ms."""
+    count, views = len(paths), views_of(paths)
+    sysfs = tempfile.mkdtemp(prefix="wharf-bench-sys-", dir="/dev/shm")
+    exposition = Exposition(sys=tree.build(Path(sysfs), tree.SYS))
+    ours = parse(exposition.render(views, DAEMON, time.time()))
+    same, files = CollectorRegistry(), CollectorRegistry()
+    same.register(Naive(views, ours))
+    files.register(Naive(views))
+    theirs = parse(generate_latest(same))
+    moving = {family.name for family in FILES}  # real counters go on between the two
+    wrong = [
+        key
+        for key, value in theirs.items()
+        if key not in ours or (what == "fake" and key[0] in moving and ours[key] != value)
+    ]
+    missing = [key for key in ours if key not in theirs and key[0].startswith(("container_", "wharfinger_container_"))]
+    missing = [key for key in missing if not key[0].endswith(("_failcnt", "_sum", "_count", "_scrape_error"))]
+    wrong = [key for key in wrong if not key[0].startswith("container_memory_failcnt")]
+    if wrong or missing:
+        raise SystemExit(f"{len(wrong)} samples differ, {len(missing)} are missing, first {(wrong + missing)[0]}")
+    directories = [os.open(path, os.O_RDONLY) for path in paths]
+    body = exposition.render(views, DAEMON, time.time())
+    (slow, slow_wall), (part, _), (quick, wall), (reads, _), (packing, _) = in_turns(
+        lambda: generate_latest(same),
+        lambda: generate_latest(files),
+        lambda: exposition.render(views, DAEMON, time.time()),
+        lambda: reads_alone(directories),
+        lambda: gzip(body),
+    )
+    for directory in directories:
+        os.close(directory)
     exposition.close()
+    shutil.rmtree(sysfs)
+    print(
+        f"{what} {count:5}: ours {quick:6.1f} ms CPU {wall:6.1f} wall, {quick / count:5.3f} a container;"
+        f" reads alone {reads:5.1f} ({reads / quick:3.0%}); gzip {packing:4.1f}; {len(body)} bytes\n"
+        f"  prometheus_client, the same {len(ours) // count} samples each: {slow:6.1f} CPU {slow_wall:6.1f} wall,"
+        f" {slow / quick:4.1f} x; those of files alone: {part:6.1f} CPU, {part / quick:4.1f} x",
+        flush=True,
+    )
+    return quick / count
+
+
+async def loop_delay(paths: Sequence[Path], seconds: float = 5.0) -> None:
+    """Delay of a 1 ms ticker while scrapes follow one another, and without them."""
+    exposition = Exposition()
+    views = views_of(paths)
+
+    async def ticks(until: float) -> list[float]:
+        late: list[float] = []
+        while anyio.current_time() < until:
+            due = anyio.current_time() + 0.001
+            await anyio.sleep_until(due)
+            late.append((anyio.current_time() - due) * 1000)
+        return sorted(late)
+
+    def told(late: list[float]) -> str:
+        return f"p50 {late[len(late) // 2]:.2f} p99 {late[int(len(late) * 0.99)]:.2f} max {late[-1]:.2f} ms"
+
+    idle = await ticks(anyio.current_time() + seconds / 2)
+    scraper = Scraper(exposition, lambda: (views, DAEMON), share=0.0)
+    async with anyio.create_task_group() as tasks:
+
+        async def scrape() -> None:
+            while True:
+                answer = await scraper.scrape("gzip")
+                assert answer.status == 200
+
+        tasks.start_soon(scrape)
+        busy = await ticks(anyio.current_time() + seconds)
+        tasks.cancel_scope.cancel()
+    print(f"event loop, {len(paths)} containers: {scraper.collections / seconds:.0f} scrapes a second: {told(busy)}")
+    print(f"  without: {told(idle)}", flush=True)
 
 
 def main() -> None:
-    root = Path(tempfile.mkdtemp(prefix="wharf-bench-", dir="/dev/shm"))
-    try:
-        for count in [int(word) for word in sys.argv[1:]] or [100, 1000]:
-            compare(root, count)
-    finally:
-        shutil.rmtree(root)
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    words = sys.argv[1:]
+    make, what = (real, "real") if "--real" in words else (fake, "fake")
+    counts = [int(word) for word in words if word.isdigit()] or [10, 100, 500, 1000]
+    each = []
+    for count in counts:
+        with make(count) as paths:
+            each.append(compare(paths, what))
+            if count == 100:
+                anyio.run(loop_delay, paths, backend="trio")
+    print(f"growth: {each[-1] / each[0]:.2f} x a container from {counts[0]} to {counts[-1]} containers")
 
 
 if __name__ == "__main__":

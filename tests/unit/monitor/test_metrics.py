@@ -130,7 +130,7 @@ def test_the_kernels_digits_arrive(tmp_path: Path, exposition: Exposition) -> No
 
 @given(st.binary(min_size=1, max_size=19).filter(bytes.isdigit) | st.integers(0, 2**64 - 1).map(lambda n: b"%d" % n))
 def test_seconds_are_the_same_digits_with_a_dot(usec: bytes) -> None:
-    from monitor.rows import seconds
+    from monitor.kernel import seconds
 
     text = seconds(usec)
     assert text.replace(b".", b"").lstrip(b"0") == usec.lstrip(b"0")
