@@ -1,5 +1,5 @@
 # The verbs of the project. CI (.ci/run) calls the same.
-.PHONY: setup check test bench build demo demo-live lock clean
+.PHONY: setup check test bench build demo demo-live demo-metrics lock clean
 PY = .venv/bin/python
 
 setup:
@@ -22,6 +22,9 @@ demo: setup
 
 demo-live: setup
 	@scripts/demo.sh live
+
+demo-metrics: setup
+	@$(PY) -m examples.demo_metrics
 
 lock:
 	@scripts/lock.sh

@@ -59,7 +59,8 @@ def _real_time(number: int) -> str:
 
 
 def _unknown(text: str) -> str:
-    raise ValueError(f'"{text[:32]}" is not a signal of Linux; write a name such as TERM, or a number')
+    shown = text[:32].encode("utf-8", "backslashreplace").decode()  # YAML's escapes can make half a character
+    raise ValueError(f'"{shown}" is not a signal of Linux; write a name such as TERM, or a number')
 
 
 def signal_number(name: str) -> int:

@@ -63,9 +63,17 @@ def until(what: str, condition: Callable[[dict[str, dict[str, Any]]], bool], lim
     return False
 
 
-def daemon() -> subprocess.Popen[bytes]:
+def daemon(*, own_session: bool = False) -> subprocess.Popen[bytes]:
+    """own_session: a Ctrl-C on the terminal is not for it."""
     log = (BASE / "daemon.log").open("ab")
-    return subprocess.Popen([BIN / "wharfingerd"], env=ENV, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    return subprocess.Popen(
+        [BIN / "wharfingerd"],
+        env=ENV,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=own_session,
+    )
 
 
 def start_time(pid: int) -> str:

@@ -302,6 +302,8 @@ def test_signals_have_one_spelling_each() -> None:
     for word in ("", "SIG", "0", "32", "33", "65", "-1", "TERMX", "SIGRTMIN+31", "9" * 5000, "٩"):
         with pytest.raises(ValueError, match="signal"):
             signal_name(word)
+    with pytest.raises(ValueError, match=r'"\\ud800" is not a signal'):
+        signal_name("\ud800")  # half a character, as YAML's escapes give it: the message can be printed
 
 
 def test_capabilities_are_the_kernels() -> None:
