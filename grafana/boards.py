@@ -229,6 +229,9 @@ CONTAINER = Board(
                       (Query(f"increase(wharfinger_container_exits_total{{{PICK}}}[1h]) > 0", "{{reason}}"),)),
                 Panel("Health checks in a minute", "short", "Health checks by result.",
                       (Query(f"increase(wharfinger_container_health_checks_total{{{PICK}}}[1m])", "{{result}}"),)),
+                Panel("Room", "bytes", "Disk space that its root and its log files take, looked at once a minute.",
+                      (Query(f"container_fs_usage_bytes{{{PICK}}}", "root, on {{device}}"),
+                       Query(f"wharfinger_container_log_size_bytes{{{PICK}}}", "log files"))),
             ),
         ),
     ),
@@ -290,6 +293,10 @@ DAEMON = Board(
         Row(
             "Collections",
             (
+                Panel("Disk left", "percentunit", "Share of the disk that is left for state and logs.",
+                      (Query(f"wharfinger_disk_free_bytes{{{ANY}}} / wharfinger_disk_size_bytes{{{ANY}}}",
+                             "{{instance}} {{holds}}"),), maximum=1,
+                      steps=((None, RED), (0.1, AMBER), (0.2, GREEN))),
                 Panel("Duration", "s", "Time of the last collection, by phase.",
                       (Query(f"wharfinger_scrape_duration_seconds{{{ANY}}}", "{{instance}} {{phase}}"),)),
                 Panel("Failed reads", "short", "cgroup files that could not be read in a minute, by file and errno.",

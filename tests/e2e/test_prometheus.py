@@ -204,7 +204,7 @@ def test_a_prometheus_sees_limits_and_oom_kills(host: Host, prometheus: Promethe
         seen = 'container_oom_events_total{name="hog"}'
         host.until(lambda: value(prometheus, seen) == kills, 20, f"not {kills} kills")
         own = 'wharfinger_container_oom_kills_total{name="hog",scope="container"}'
-        assert value(prometheus, own) == kills
+        host.until(lambda: value(prometheus, own) == kills, 20, f"the store has not counted {kills} kills")
         assert value(prometheus, 'wharfinger_container_exits_total{name="hog",reason="oom"}') == 1
         wait_for_loop(host, prometheus)
         quiet = {"wharfinger_container_pressure_events_total", "wharfinger_scrape_errors_total"}
