@@ -35,6 +35,7 @@ from runtime.shimlink import (
     receive,
 )
 
+UNREAD: Final = "the spare shim ended before it read its start message"
 UNDO_LIMIT: Final = 12.0  # how long a given-up launch may take to be undone
 
 
@@ -78,7 +79,8 @@ class SpareShim:
 
     async def start(self, plan: bytes, request: StartRequest) -> "Shim":
         """Run `plan`; returns when its program was executed. The caller bounds the time; a given-up launch is undone
-        before this returns. Raises LaunchError (what failed; nothing is left), HostError."""
+        before this returns. Raises LaunchError (what failed; nothing is left), HostError, and GoneError when it ended
+        without having read its message: it did nothing, and another may do it."""
         try:
             memfd = sealed_plan(plan)
         except OSError as error:
@@ -99,7 +101,8 @@ class SpareShim:
     async def take_over(self, request: StartRequest) -> "Shim":
         """Go on with a run whose shim was killed. The caller bounds the time. It runs on, whatever is raised.
 
-        Raises LaunchError (EAGAIN: another shim has this run; EEXIST: its end is recorded), HostError.
+        Raises LaunchError (EAGAIN: another shim has this run; EEXIST: its end is recorded), HostError, GoneError as
+        `start`.
         """
         self._send(request, request.fds, wire.START_TAKEOVER)
         try:
@@ -120,9 +123,12 @@ class SpareShim:
         )
         try:
             socket.send_fds(self._sock, [message.pack()], list(fds.values()))
+        except ConnectionError as error:  # nobody is there to take it
+            self.close()
+            raise GoneError(UNREAD) from error
         except OSError as error:
             self.close()
-            raise HostError(f"the spare shim is gone: {error.strerror}") from error
+            raise HostError(f"cannot send the start message: {error.strerror}") from error
 
     async def _await_started(self) -> "Shim":
         while True:
@@ -133,6 +139,9 @@ class SpareShim:
             except BlockingIOError:
                 continue
             except GoneError as error:
+                # the kernel's word for a socket that was closed with packets unread (unix_release_sock)
+                if isinstance(error.__cause__, ConnectionResetError):
+                    raise GoneError(UNREAD) from error
                 raise LaunchError("shim", detail="it ended before it answered") from error
         try:
             started = wire.Started.unpack(data)

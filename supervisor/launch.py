@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 from anyio import CancelScope, CapacityLimiter, Lock, fail_after, to_thread
 
-from config.errors import HostError, LaunchError, RefusedError, WharfError
+from config.errors import GoneError, HostError, LaunchError, RefusedError, WharfError
 from config.model import Container
 from runtime import peerbundle, shim, wire
 from runtime.bundle import load_bundle
@@ -87,6 +87,17 @@ class Spares:
         if ready is not None and ready.alive():
             return ready
         return await self._spawn()
+
+    async def use(self, start: Callable[[shim.SpareShim], Awaitable[shim.Shim]]) -> shim.Shim:
+        """Start by the spare one. One that ended before it read its message did nothing: then by a fresh one, once.
+
+        `start` closes what it is given when it fails. Raises what it raises.
+        """
+        try:
+            return await start(await self.take())
+        except GoneError as error:
+            log.warning("%s; another is taken", error)
+        return await start(await self._spawn())
 
     async def refill(self) -> None:
         async with self._lock:
@@ -157,19 +168,23 @@ class Launcher:
 
     async def _start(self, container: Container, generation: int, boot_id: str, file: str) -> shim.Shim:
         compiled = await to_thread.run_sync(self._prepare, container, generation, boot_id, file, limiter=self._threads)
-        spare = await self.spares.take()
+        packed = self._packed(compiled, container, generation)
+
+        async def start(spare: shim.SpareShim) -> shim.Shim:
+            try:
+                with self._request(container, generation) as request:
+                    return await spare.start(packed, request)
+            except BaseException:
+                spare.close()  # its end of file tells an unstarted shim to go
+                raise
+
         try:
-            with self._request(container, generation) as request:
-                return await spare.start(self._packed(compiled, container, generation), request)
+            return await self.spares.use(start)
         except LaunchError as error:
-            spare.close()
             if compiled.peer is None:
                 raise
             run, limit = self.place(container.name).run(generation), container.start_timeout
             raise await to_thread.run_sync(peerbundle.told, error, compiled.peer, run, limit) from None
-        except BaseException:
-            spare.close()  # its end of file tells an unstarted shim to go
-            raise
 
     async def take_over(self, container: Container, generation: int, pidfd: int, output: Sequence[int]) -> shim.Shim:
         """Another shim for a run whose own was lost. fds are borrowed. Raises LaunchError, HostError, and the container
@@ -179,18 +194,17 @@ class Launcher:
             make_dir(run)
         except OSError as error:
             raise HostError(f"no run directory: {error.strerror}", where=str(run)) from error
-        spare = await self.spares.take()
-        try:
-            with self._request(container, generation) as request:
-                taken = {
-                    wire.TAG_INIT: pidfd,
-                    wire.TAG_OUT_PIPE: output[0],
-                    wire.TAG_ERR_PIPE: output[1],
-                }
-                return await spare.take_over(replace(request, fds={**request.fds, **taken}))
-        except BaseException:
-            spare.close()
-            raise
+        taken = {wire.TAG_INIT: pidfd, wire.TAG_OUT_PIPE: output[0], wire.TAG_ERR_PIPE: output[1]}
+
+        async def start(spare: shim.SpareShim) -> shim.Shim:
+            try:
+                with self._request(container, generation) as request:
+                    return await spare.take_over(replace(request, fds={**request.fds, **taken}))
+            except BaseException:
+                spare.close()
+                raise
+
+        return await self.spares.use(start)
 
     def _prepare(self, container: Container, generation: int, boot_id: str, file: str) -> Compiled:
         """In a worker thread: compile if the definition is new, cgroup and directories of this run."""

@@ -91,6 +91,10 @@ struct joined {
 	int userns; /* owned; the one that init is to be born in, else -1 */
 };
 #define NO_JOINED ((struct joined){.userns = -1})
+/* A new network namespace with loopback up, or -1: making it is 1 ms of a start. Owned by the caller. */
+int make_netns(int proc);
+/* Whether the plan's network namespace can be such a one: a new one with loopback, and no user namespace's. */
+bool takes_made_netns(const struct plan *plan);
 MUST_CHECK int join_all(struct joined *j, const struct plan *plan, int netns, int proc, struct fault *f);
 void leave_all(struct joined *j);
 /* The uid and gid of the plan's USER as the host sees them; false where the map has no place for them. */

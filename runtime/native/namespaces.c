@@ -121,6 +121,35 @@ int join_all(struct joined *j, const struct plan *plan, int netns, int proc, str
 	return 0;
 }
 
+int make_netns(int proc)
+{
+	struct op none = {0};
+	struct fault f;
+	AUTOFD home = openat(proc, ns_file(CLONE_NEWNET), O_RDONLY | O_CLOEXEC);
+	if (home < 0 || syscall(SYS_unshare, CLONE_NEWNET) < 0)
+		return -1;
+	AUTOFD made = openat(proc, ns_file(CLONE_NEWNET), O_RDONLY | O_CLOEXEC);
+	bool up = made >= 0 && op_loopback(NULL, &none, &f) == 0;
+	if (setns(home, CLONE_NEWNET) < 0)
+		_exit(2); /* never to go on in a container's namespace; the daemon takes another shim */
+	return up ? take_fd(&made) : -1;
+}
+
+bool takes_made_netns(const struct plan *plan)
+{
+	struct cursor c = {0};
+	struct op op;
+	bool own = false, loopback = false;
+	while (plan_next(plan, &c, &op)) {
+		if (op.code == OP_JOINNS && op.a[0].u == CLONE_NEWUSER)
+			return false;
+		if (op.code == OP_NAMESPACES)
+			own = op.a[0].u & CLONE_NEWNET && !(op.a[0].u & CLONE_NEWUSER);
+		loopback |= op.code == OP_LOOPBACK;
+	}
+	return own && loopback;
+}
+
 void leave_all(struct joined *j)
 {
 	close_fd(&j->userns);

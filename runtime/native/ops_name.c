@@ -73,6 +73,8 @@ int op_loopback(struct child *c, const struct op *op, struct fault *f)
 	struct ifreq request = {.ifr_name = "lo"};
 	if (fd < 0 || ioctl(fd, SIOCGIFFLAGS, &request) < 0)
 		return fail(f, op, "SIOCGIFFLAGS", "lo");
+	if (request.ifr_flags & IFF_UP)
+		return 0;
 	request.ifr_flags |= IFF_UP;
 	if (ioctl(fd, SIOCSIFFLAGS, &request) < 0)
 		return fail(f, op, "SIOCSIFFLAGS", "lo");

@@ -47,6 +47,7 @@ struct shim {
 	int epoll, signals, listener;
 	int lock;   /* held on the run directory: one shim a run */
 	int counts; /* memfd of the container's output, for a daemon that has lost it; -1: none */
+	int netns;  /* made ahead, while a spare shim waits; -1: none, or used */
 	int run_dir, cgroup, parent, top, proc, proc_pid, memory_events;
 	pid_t pid;
 	int pidfd;

@@ -1,6 +1,7 @@
 /* The shim's first regime, before init runs: any fault ends the launch, undoes it, and is told. */
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
@@ -14,7 +15,7 @@
 
 void init_state(struct shim *s)
 {
-	s->epoll = s->signals = s->listener = s->lock = s->counts = s->bundle = s->hook_told = -1;
+	s->epoll = s->signals = s->listener = s->lock = s->netns = s->counts = s->bundle = s->hook_told = -1;
 	s->run_dir = s->cgroup = s->parent = s->top = s->proc = s->proc_pid = s->memory_events = s->pidfd = -1;
 	for (unsigned i = 0; i < CLIENTS_MAX; i++)
 		s->clients[i].fd = -1;
@@ -160,6 +161,8 @@ static int launch(struct shim *s, const struct start_fds *fds, bool input, struc
 	record_start(&s->record, &dirs, s->proc);
 	ask.cgroup = s->cgroup;
 	ask.netns = fds->tag[TAG_NETNS];
+	if (ask.netns < 0 && takes_made_netns(&plan))
+		ask.netns = s->netns;
 	ask.proc = s->proc;
 	ask.hangup = START_FD;
 	ask.pipes = ask.reset_oom = true;
@@ -209,6 +212,9 @@ bool start_run(struct shim *s)
 	struct start start;
 	struct fault f;
 	memset(&f, 0, sizeof f);
+	struct pollfd asked = {.fd = START_FD, .events = POLLIN};
+	if (poll(&asked, 1, 0) == 0)
+		s->netns = make_netns(s->proc);
 	int got = receive_start(START_FD, &start, &fds);
 	if (got == 0)
 		return false;
@@ -218,6 +224,7 @@ bool start_run(struct shim *s)
 						   : launch(s, &fds, start.flags & START_STDIN, &f);
 	if (err < 0)
 		sock_close(s);
+	close_fd(&s->netns);
 	reply_started(s, err < 0 ? &f : NULL);
 	close_fd(&fds.tag[TAG_PLAN]);
 	close_fd(&fds.tag[TAG_SHIMCG]);
