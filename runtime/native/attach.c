@@ -36,6 +36,7 @@ static void tell_output(void *arg, unsigned stream, const char *data, size_t n)
 void attach_init(struct shim *s)
 {
 	s->input.fd = -1;
+	s->input.data = s->input_data;
 	for (unsigned i = 0; i < ATTACHED_MAX; i++)
 		s->attached[i].fd = -1;
 	s->logs.tap = tell_output;

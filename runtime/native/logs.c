@@ -25,14 +25,16 @@ struct batch {
 	size_t head_size;
 };
 
-void logs_init(struct logs *l, int dir, uint64_t max_size, uint32_t max_files)
+void logs_init(struct logs *l, char (*bufs)[LOG_CHUNK], int dir, uint64_t max_size, uint32_t max_files)
 {
 	l->dir = dir;
 	l->file = -1;
 	l->max_size = max_size;
 	l->max_files = max_files ? max_files : 1;
-	for (int i = 0; i < LOG_STREAMS; i++)
+	for (int i = 0; i < LOG_STREAMS; i++) {
 		l->streams[i].fd = -1;
+		l->streams[i].buf = bufs[i];
+	}
 }
 
 /* A page that nobody can shrink cannot fault for want of a file. Others have it mapped too: an earlier run's shim may
@@ -306,7 +308,7 @@ static const char *name_of(const struct logs *l, const struct stream *s)
 static void give_back(struct stream *s)
 {
 	uintptr_t page = 4096, from = ((uintptr_t)s->buf + s->used + page - 1) & ~(page - 1);
-	uintptr_t to = ((uintptr_t)s->buf + sizeof s->buf) & ~(page - 1);
+	uintptr_t to = ((uintptr_t)s->buf + LOG_CHUNK) & ~(page - 1);
 	if (from < to)
 		madvise((void *)from, to - from, MADV_DONTNEED);
 }
@@ -315,7 +317,7 @@ bool logs_pump(struct logs *l, struct stream *s)
 {
 	bool big = false;
 	for (int i = 0; i < READS_A_TURN && !s->eof; i++) {
-		size_t room = sizeof s->buf - s->used;
+		size_t room = LOG_CHUNK - s->used;
 		ssize_t n = read(s->fd, s->buf + s->used, room);
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			break;

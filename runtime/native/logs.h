@@ -13,7 +13,7 @@ struct stream {
 	bool open_line; /* a P line was written last: an F must come */
 	uint32_t used;
 	uint64_t held_since; /* boottime of the first byte of an unfinished line, 0: none */
-	char buf[LOG_CHUNK];
+	char *buf;           /* LOG_CHUNK bytes */
 };
 
 /* What became of the output. Text without headers; dropped: the disk did not take it. */
@@ -37,7 +37,7 @@ struct logs {
 	struct stream streams[LOG_STREAMS];
 };
 
-void logs_init(struct logs *l, int dir, uint64_t max_size, uint32_t max_files);
+void logs_init(struct logs *l, char (*bufs)[LOG_CHUNK], int dir, uint64_t max_size, uint32_t max_files);
 /* Count into this memfd too, beside others that do: one page, sealed against shrinking. Another is left alone. fd is
  * borrowed. */
 void logs_share(struct logs *l, int fd);

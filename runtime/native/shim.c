@@ -1,9 +1,12 @@
 /* wharf-shim: one process per container. It launches init from a plan, keeps its logs, answers on a socket, and writes
  * the exit record. Two regimes: before init runs (start.c), any fault ends the launch and undoes it; after it (here),
  * none may end the shim (count, go on), since the container's fate hangs on it. */
+#include <elf.h>
 #include <fcntl.h>
+#include <link.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -11,7 +14,10 @@
 #include "shim.h"
 #include "sys.h"
 
+extern const ElfW(Ehdr) __ehdr_start __attribute__((visibility("hidden"))); /* by the linker */
+
 #define SECOND 1000000000ull
+enum { PAGE = 4096, STACK_KEPT = 1024, STACK_USED = 128 << 10 };
 enum { DRAIN_SECONDS = 2, ASK_SECONDS = 2, ASK_MS = 10, EVENTS_A_TURN = 16, RESTLESS_MS = 100 };
 
 int watch(const struct shim *s, int fd, unsigned kind, unsigned index, uint32_t events)
@@ -213,6 +219,24 @@ static void main_loop(struct shim *s)
 	}
 }
 
+/* Let go of what only the start needed: the deep end of its stack (what lies below that is no mapping of ours), and the
+ * pages of the program, which come back from the page cache as they are used. */
+static __attribute__((noinline)) void drop_start(void)
+{
+	const uintptr_t mask = ~(uintptr_t)(PAGE - 1), ehdr = (uintptr_t)&__ehdr_start;
+	const ElfW(Phdr) *ph = (const ElfW(Phdr) *)(ehdr + __ehdr_start.e_phoff);
+	uintptr_t stack = ((uintptr_t)__builtin_frame_address(0) - STACK_KEPT) & mask;
+	uintptr_t base = __ehdr_start.e_type == ET_DYN ? ehdr : 0;
+	int err = madvise((void *)(stack - STACK_USED), STACK_USED, MADV_DONTNEED);
+	for (unsigned i = 0; i < __ehdr_start.e_phnum; i++)
+		if (ph[i].p_type == PT_LOAD && !(ph[i].p_flags & PF_W)) {
+			uintptr_t from = (base + ph[i].p_vaddr) & mask, to = base + ph[i].p_vaddr + ph[i].p_memsz;
+			err |= madvise((void *)from, to - from, MADV_DONTNEED);
+		}
+	if (err < 0)
+		errno = 0; /* then it is larger */
+}
+
 static void print_ops(void)
 {
 	char line[64];
@@ -249,6 +273,7 @@ int main(int argc, char **argv)
 	}
 	if (!start_run(&shim))
 		return 0;
+	drop_start();
 	main_loop(&shim);
 	logs_finish(&shim.logs);
 	attach_finish(&shim);

@@ -27,7 +27,7 @@ struct attached {
 struct input {
 	int fd;            /* -1: it has none, or it was closed */
 	uint32_t at, used; /* what the container did not take yet; used 0: nothing */
-	char data[INPUT_MAX];
+	char *data;        /* INPUT_MAX bytes */
 };
 
 enum exec_state { EXEC_FREE, EXEC_STARTING, EXEC_RUNNING };
@@ -70,6 +70,9 @@ struct shim {
 	struct attached attached[ATTACHED_MAX];
 	struct record record;
 	struct logs logs;
+	/* What is above shares a page; these are on pages of their own, which an idle shim does not have. */
+	_Alignas(4096) char log_bufs[LOG_STREAMS][LOG_CHUNK];
+	char input_data[INPUT_MAX];
 };
 
 /* sock.c */

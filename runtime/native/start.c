@@ -21,7 +21,7 @@ void init_state(struct shim *s)
 		s->clients[i].fd = -1;
 	for (unsigned i = 0; i < EXECS_MAX; i++)
 		s->execs[i] = (struct exec){.helper_fd = -1, .pidfd = -1, .sync = -1, .master = -1};
-	logs_init(&s->logs, -1, 0, 1);
+	logs_init(&s->logs, s->log_bufs, -1, 0, 1);
 	s->kept_slave = -1;
 	attach_init(s);
 }
@@ -105,7 +105,7 @@ static int take_start(struct shim *s, const struct start *start, const struct st
 	s->top = fds->tag[TAG_CGTOP];
 	s->record.generation = start->generation;
 	s->record.oom_group = start->flags & START_OOM_GROUP;
-	logs_init(&s->logs, fds->tag[TAG_LOGDIR], start->log_max_size, start->log_max_files);
+	logs_init(&s->logs, s->log_bufs, fds->tag[TAG_LOGDIR], start->log_max_size, start->log_max_files);
 	s->counts = fds->tag[TAG_COUNTS];
 	logs_share(&s->logs, s->counts);
 	if (!s->placed && fds->tag[TAG_SHIMCG] >= 0 && write_small(fds->tag[TAG_SHIMCG], "cgroup.procs", "0") < 0)

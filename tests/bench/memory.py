@@ -1,9 +1,10 @@
-"""What keeps an idle container: memory of wharf-shim and of conmon, in one run.
+"""What keeps an idle container: memory of wharf-shim, conmon and containerd-shim-runc-v2, in one run.
 
     python -m tests.bench.memory [N]
 
 N idle containers each; N processes share pages, so PSS falls with N. conmon runs with runc below it, as Podman has it.
-What is to be compared is part of the set-up.
+containerd's shim is started as containerd starts it, and has no container yet: with one it is larger. `make setup`
+has it, and conmon and runc.
 """
 
 from __future__ import annotations
@@ -107,6 +108,39 @@ def conmons(base: Path, count: int, runtime: str) -> Iterator[list[int]]:
         end(programs(base, "conmon"))
 
 
+@contextmanager
+def containerd_shims(base: Path, count: int, program: str) -> Iterator[list[int]]:
+    """Each in a bundle with the FIFO that it logs to; nobody listens for its events."""
+    sockets: list[Path] = []
+    readers: list[int] = []
+    try:
+        for number in range(count):
+            place = base / f"containerd{number}"
+            place.mkdir()
+            shutil.copy(base / "bundle/config.json", place)
+            os.mkfifo(place / "log")
+            readers.append(os.open(place / "log", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+            words: list[str | Path] = [
+                program,
+                "-namespace",
+                f"bench-{os.getpid()}",
+                "-id",
+                f"n{number}",
+                "-address",
+                base / "none.sock",
+            ]
+            words.append("start")
+            done = subprocess.run(words, cwd=place, stdin=subprocess.DEVNULL, capture_output=True, check=True)
+            sockets.append(Path(done.stdout.decode().strip().removeprefix("unix://")))
+        yield programs(base, "containerd-shim-runc-v2")
+    finally:
+        end(programs(base, "containerd-shim-runc-v2"))
+        for path in sockets:
+            path.unlink(missing_ok=True)
+        for fd in readers:
+            os.close(fd)
+
+
 def main() -> int:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     base = Path(tempfile.mkdtemp(prefix="wm", dir="/run"))
@@ -120,6 +154,12 @@ def main() -> int:
             return 0
         with conmons(base, count, runtime or "") as pids:
             print(f"{'conmon':<24} {figures(pids)}" if pids else f"{'conmon':<24} did not stay")
+        program = shutil.which("containerd-shim-runc-v2", path=f"{BIN}{os.pathsep}{os.environ['PATH']}")
+        if program is None:
+            print(f"{'containerd-shim-runc-v2':<24} not measured: it is not here; make setup fetches it")
+            return 0
+        with containerd_shims(base, count, program) as pids:
+            print(f"{'containerd-shim-runc-v2':<24} {figures(pids)}")
     finally:
         shutil.rmtree(base, ignore_errors=True)
     return 0

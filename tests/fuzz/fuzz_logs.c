@@ -17,6 +17,7 @@ int watch(const struct shim *s, int fd, unsigned kind, unsigned index, uint32_t 
 }
 
 static struct logs l;
+static char bufs[LOG_STREAMS][LOG_CHUNK];
 static uint8_t sent[2][1 << 16], found[2][1 << 16], file[1 << 21];
 static size_t sent_n[2], found_n[2];
 enum { HEAD = 40 }; /* `2026-11-25T07:04:04.123456789Z stdout F ` */
@@ -110,7 +111,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memset(&l, 0, sizeof l);
 	memset(sent_n, 0, sizeof sent_n);
 	memset(found_n, 0, sizeof found_n);
-	logs_init(&l, dir, max_size, 2);
+	logs_init(&l, bufs, dir, max_size, 2);
 	for (int i = 0; i < 2; i++) {
 		if (pipe2(pipes[i], O_CLOEXEC | O_NONBLOCK) < 0)
 			abort();
