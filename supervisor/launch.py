@@ -11,15 +11,15 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from anyio import CancelScope, CapacityLimiter, Lock, fail_after, to_thread
+from anyio import CancelScope, CapacityLimiter, fail_after, to_thread
 
-from config.errors import GoneError, HostError, LaunchError, RefusedError, WharfError
+from config.errors import HostError, LaunchError, RefusedError, WharfError
 from config.model import Container
 from runtime import peerbundle, shim, wire
 from runtime.bundle import load_bundle
@@ -31,6 +31,7 @@ from runtime.planhooks import Owner
 from runtime.probe import HostFacts
 from runtime.spec import build_spec
 from supervisor import clock
+from supervisor.spares import Spares
 
 log = logging.getLogger("wharfinger.launch")
 
@@ -70,50 +71,6 @@ class Compiled:
         """`linux.resources` of a bundle's own spec; a spec that we built has its limits in the definition."""
         found: Mapping[str, Any] | None = self.spec.get("linux", {}).get("resources")
         return found
-
-
-@dataclass(slots=True)
-class Spares:
-    """A shim that waits ready, so that starting one is not on the way from an exit to the next exec."""
-
-    path: Path
-    cgroup: Callable[[], int]  # opens the directory of the shims' cgroup
-    _lock: Lock = field(default_factory=Lock)
-    _ready: shim.SpareShim | None = None
-
-    async def take(self) -> shim.SpareShim:
-        async with self._lock:
-            ready, self._ready = self._ready, None
-        if ready is not None and ready.alive():
-            return ready
-        return await self._spawn()
-
-    async def use(self, start: Callable[[shim.SpareShim], Awaitable[shim.Shim]]) -> shim.Shim:
-        """Start by the spare one. One that ended before it read its message did nothing: then by a fresh one, once.
-
-        `start` closes what it is given when it fails. Raises what it raises.
-        """
-        try:
-            return await start(await self.take())
-        except GoneError as error:
-            log.warning("%s; another is taken", error)
-        return await start(await self._spawn())
-
-    async def refill(self) -> None:
-        async with self._lock:
-            if self._ready is None or not self._ready.alive():
-                self._ready = await self._spawn()
-
-    async def _spawn(self) -> shim.SpareShim:
-        cgroup = self.cgroup()
-        try:
-            return await shim.spawn_shim(self.path, cgroup)
-        finally:
-            os.close(cgroup)
-
-    def close(self) -> None:
-        if self._ready is not None:
-            self._ready.close()
 
 
 class Launcher:

@@ -16,7 +16,7 @@ import pytest
 from config.errors import GoneError, LaunchError
 from runtime import linux, shim, wire
 from runtime.wire import Op, op
-from supervisor.launch import Spares
+from supervisor.spares import Spares
 from tests.kernel.shimkit import NAMESPACES, Lab, exec_ops, killed_after, root_ops, self_ops
 
 pytestmark = [pytest.mark.kernel, pytest.mark.anyio]
