@@ -13,8 +13,8 @@ from config.fields import Path, kind, nearest, quote
 # Fields of a container (or of the block named first) that later versions will know.
 LATER: dict[str, frozenset[str]] = {
     "": frozenset((
-        "ports", "dns", "dns_search", "dns_opt", "extra_hosts", "networks", "tty", "stdin_open", "volumes", "secrets",
-        "configs", "devices", "device_cgroup_rules", "env_file", "image_policy", "pull_policy", "notify", "watchdog",
+        "ports", "dns", "dns_search", "dns_opt", "extra_hosts", "networks", "volumes", "secrets", "configs",
+        "devices", "device_cgroup_rules", "env_file", "image_policy", "pull_policy", "notify", "watchdog",
         "metrics", "annotations", "platform", "profiles", "extends", "post_start", "pre_start",
         "pre_stop", "requires", "update", "gpus", "storage_opt",
     )),

@@ -72,7 +72,7 @@ _HOST = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-
 _BUNDLE_DECIDES = (
     "command", "entrypoint", "environment", "working_dir", "user", "group_add", "umask", "hostname", "domainname",
     "oom_score_adj", "mounts", "read_only", "shm_size", "network", "cap_add", "cap_drop", "no_new_privileges",
-    "seccomp", "user_namespace", "masked_paths", "readonly_paths", "rlimits", "sysctls",
+    "seccomp", "user_namespace", "masked_paths", "readonly_paths", "rlimits", "sysctls", "tty",
 )  # fmt: skip
 
 
@@ -173,6 +173,8 @@ class Container(Part):
     sysctls: Annotated[dict[str, str], BeforeValidator(forms.sysctl_map, json_schema_input_type=dict[str, Scalar])] = (
         Field({}, description="Kernel settings of its own namespaces.")
     )
+    tty: Flag = Field(False, description="Its stdin, stdout and stderr are a terminal of its own; TERM is set.")
+    stdin_open: Flag = Field(False, description="Its stdin stays open for `wharfctl attach`; else it is /dev/null.")
     logging: Logging = Field(Logging(), description="Log files.")
     runtime: Runtime = Field("native", description="What makes the container: native, or another OCI runtime.")
     allow_vulnerable_runtime: Flag = Field(
@@ -200,6 +202,9 @@ class Container(Part):
         if self.network == "host":
             text = "belongs to the host, whose network this container uses"
             found += [(("sysctls", key), text) for key in sorted(self.sysctls) if key.startswith("net.")]
+        if self.runtime != "native":
+            keys = [key for key in ("tty", "stdin_open") if getattr(self, key)]
+            found += [((key,), f"needs runtime: native; {self.runtime} is given") for key in keys]
         if found:
             raise problems(found)
         if self.tmpfs:  # one list for the runtime; a dumped model comes back the same

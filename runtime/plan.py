@@ -17,6 +17,7 @@ from config.record import record
 from runtime import linux, oci, users, wire
 from runtime.mountopts import PROPAGATION
 from runtime.plancred import (
+    TERM,
     attribute_ops,
     caps_op,
     console_ops,
@@ -126,7 +127,7 @@ def compile_exec(
     """A plan that joins the running container of `spec` and runs `args` there, as confined as its init is.
 
     `env` is added to the container's own. `user` as in a definition; names need `rootfs`. `terminal`: rows and columns
-    of a terminal of its own. Raises DefinitionError.
+    of a terminal of its own, whose TERM is the container's, or TERM. Raises DefinitionError.
     """
     base = spec["process"]
     rows, columns = terminal or (0, 0)
@@ -134,6 +135,8 @@ def compile_exec(
     process["args"] = list(args)
     if not process["args"]:
         raise DefinitionError("nothing to run", "exec")
+    if terminal is not None and not any(entry.startswith("TERM=") for entry in base.get("env") or ()):
+        env = {"TERM": TERM, **(env or {})}
     if env:
         process["env"] = [*(base.get("env") or ()), *(f"{key}={value}" for key, value in env.items())]
     if cwd is not None:

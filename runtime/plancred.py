@@ -9,6 +9,7 @@ from config.errors import DefinitionError
 from runtime import capabilities, linux, seccomp
 from runtime.wire import Op, groups_bytes, op
 
+TERM = "xterm"  # of a terminal, unless its environment says another: what images know (as moby, Podman)
 _SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
 
 

@@ -143,9 +143,17 @@ class Exec:
             with suppress(OSError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
+    def close_terminal(self) -> None:
+        """Somebody else has a copy; or nobody, and it is hung up."""
+        if self.terminal >= 0:
+            os.close(self.terminal)
+            self.terminal = -1
+
     def close(self) -> None:
-        close_all([fd for fd in (self.pidfd, self.terminal) if fd >= 0])
-        self.pidfd = self.terminal = -1
+        self.close_terminal()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
 
     def __enter__(self) -> Self:
         return self

@@ -16,6 +16,7 @@ from config.model import Container
 from config.model_parts import Mount
 from runtime import capabilities, seccomp, users
 from runtime.oci import Spec
+from runtime.plancred import TERM
 from runtime.probe import HostFacts
 from runtime.users import User
 
@@ -71,9 +72,10 @@ def _process(container: Container, host: HostFacts, user: User, caps: frozenset[
     bounding = sorted(caps)
     usable = bounding if user.uid == 0 else []  # what execve leaves to another user: nothing (as moby, Podman)
     environment = {"PATH": PATH, "HOSTNAME": container.hostname or container.name, "HOME": user.home}
+    environment |= {"TERM": TERM} if container.tty else {}
     environment |= container.environment
     return {
-        "terminal": False,
+        "terminal": container.tty,
         "user": {
             "uid": user.uid,
             "gid": user.gid,

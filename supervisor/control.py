@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 
 from config.errors import GoneError, HostError, RefusedError, WharfError
+from runtime.orphan import has_ended
 from runtime.plan import compile_exec
 from runtime.shim import Exec, Shim
 from supervisor import stream
@@ -28,6 +29,7 @@ from supervisor.topics import BESIDE_THE_CHAIN
 
 ANSWER_LIMIT = 15.0
 CHAIN = 12  # events that `why` shows
+HANGUP_GRACE = 1.0  # between a terminal's hang-up and the kill of its command
 RUNNING = frozenset({Phase.RUNNING, Phase.PAUSED})
 DOWN = frozenset({Phase.STOPPED, Phase.EXITED, Phase.FATAL})
 
@@ -156,9 +158,7 @@ class Daemon:
             return Outcome(False, f"{name}: not running", "not running")
         return Outcome(True, f"{name}: signalled")
 
-    async def exec(
-        self, name: str, args: Sequence[str], stdio: tuple[int, int, int], options: Mapping[str, Any]
-    ) -> int:
+    async def exec(self, name: str, args: Sequence[str], stdio: Sequence[int], options: Mapping[str, Any]) -> int:
         member = self._member(name)
         shim = member.hands.shim
         compiled = member.hands.shared.launcher.compiled(name)
@@ -173,31 +173,32 @@ class Daemon:
             user=options.get("user"),
             cwd=options.get("cwd"),
             rootfs=compiled.rootfs,
+            terminal=options.get("tty"),
         )
-        running = await shim.exec(plan.encode(), *stdio)
-        ended_told = _exec_told(member, running.id, args[0] if args else "")
-        code: int | None = None
+        with await shim.exec(plan.encode(), *stdio) as running:
+            ended_told = _exec_told(member, running.id, args[0] if args else "")
+            code: int | None = None
+            try:
+                if running.terminal >= 0:
+                    options["terminal"](running.terminal)
+                    running.close_terminal()  # the caller's alone: when it goes, the command is hung up
+                code = await _ended(name, shim, running, options)
+                return code
+            finally:
+                ended_told(code)
+
+    async def attach(self, name: str, sock: int) -> Mapping[str, Any]:
+        member = self._member(name)
+        shim = member.hands.shim
+        if shim is None:
+            raise RefusedError("not running", where=name)
         try:
-            async with anyio.create_task_group() as tasks:
-                if (words := options.get("signals")) is not None:
-                    tasks.start_soon(_pass_on, words, shim, running.id)
-                ended = await _end_of(running)
-                tasks.cancel_scope.cancel()
-            if isinstance(ended, WharfError):
-                raise ended
-            code = ended
-            return code
+            found = await shim.attach(sock)
         except GoneError:
-            if shim.ended:
-                raise
-            running.kill()  # nobody would hear its end
-            raise HostError("its shim was lost: the command was killed", where=name, hint="run it again") from None
-        except BaseException:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(2):
-                await shim.signal_exec(running.id, signals.SIGKILL)
-            raise
-        finally:
-            ended_told(code)
+            if shim.ended or has_ended(shim.pidfd):
+                raise RefusedError("not running", where=name) from None
+            raise RefusedError("busy", where=name, hint="its shim was lost; another one takes over") from None
+        return {"tty": found.tty, "stdin": found.stdin, "generation": shim.generation}
 
     # -- definitions ----------------------------------------------------------------------------
 
@@ -267,6 +268,33 @@ def _exec_told(member: Member, number: int, command: str) -> Callable[[int | Non
 def in_chain(event: Decision) -> bool:
     """Whether it is one of the causes that `why` shows."""
     return event.type not in BESIDE_THE_CHAIN and event.code != "definition" and event.data.get("init") is not True
+
+
+async def _ended(name: str, shim: Shim, running: Exec, options: Mapping[str, Any]) -> int:
+    """Its exit code. It does not outlive its caller."""
+    try:
+        async with anyio.create_task_group() as tasks:
+            if (words := options.get("signals")) is not None:
+                tasks.start_soon(_pass_on, words, shim, running.id)
+            ended = await _end_of(running)
+            tasks.cancel_scope.cancel()
+        if isinstance(ended, WharfError):
+            raise ended
+        return ended
+    except GoneError:
+        if shim.ended:
+            raise
+        running.kill()  # nobody would hear its end
+        raise HostError("its shim was lost: the command was killed", where=name, hint="run it again") from None
+    except BaseException:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(2):
+            ended = None
+            if "tty" in options:  # whoever was hung up may save what it has
+                with anyio.move_on_after(HANGUP_GRACE):
+                    ended = await _end_of(running)
+            if ended is None:
+                await shim.signal_exec(running.id, signals.SIGKILL)
+        raise
 
 
 async def _end_of(running: Exec) -> int | WharfError:

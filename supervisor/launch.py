@@ -250,6 +250,7 @@ class Launcher:
                 log_max_files=container.logging.max_files,
                 oom_group=container.oom.group,
                 fds=fds,
+                stdin=container.stdin_open,
             )
 
     def _page(self, name: str) -> OutputPage | None:

@@ -191,10 +191,16 @@ class Control(Protocol):
 
     async def signal(self, name: str, signal: str, by: str) -> Outcome: ...
 
-    async def exec(
-        self, name: str, args: Sequence[str], stdio: tuple[int, int, int], options: Mapping[str, Any]
-    ) -> int:
-        """Run args inside the container on the caller's own stdio (fds are borrowed). Returns the exit code (128+n)."""
+    async def exec(self, name: str, args: Sequence[str], stdio: Sequence[int], options: Mapping[str, Any]) -> int:
+        """Run args inside the container on the caller's own stdio (three fds, borrowed), or on a terminal of its own,
+        whose size is `options["tty"]` and whose master `options["terminal"]` is called with. Returns the exit code
+        (128+n)."""
+        ...
+
+    async def attach(self, name: str, sock: int) -> Mapping[str, Any]:
+        """Serve a running container's output at the other end of this SOCK_SEQPACKET socket (borrowed), and take its
+        input there (docs/runtime.md, "Attached clients"). What it has: {"tty", "stdin",
+        "generation"}."""
         ...
 
     async def reread(self) -> Mapping[str, Sequence[str]]:

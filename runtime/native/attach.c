@@ -1,5 +1,6 @@
 /* Those who look at the container's output as it comes, and may write to its stdin. What one of them does not take is
  * held for it by the kernel, up to SEND_BUFFER; then it is dropped. The container waits for none. */
+#include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -43,6 +44,25 @@ void attach_init(struct shim *s)
 	s->logs.tap_arg = s;
 }
 
+static bool free_place(const struct shim *s)
+{
+	for (unsigned i = 0; i < ATTACHED_MAX; i++)
+		if (s->attached[i].fd < 0)
+			return true;
+	return false;
+}
+
+/* While the container does not read, those who left are not heard of: what they typed before is still to be taken. They
+ * have no right to a place that somebody else wants. */
+static void drop_gone(struct shim *s)
+{
+	for (unsigned i = 0; i < ATTACHED_MAX; i++) {
+		struct pollfd p = {.fd = s->attached[i].fd};
+		if (p.fd >= 0 && poll(&p, 1, 0) == 1 && p.revents & (POLLHUP | POLLERR))
+			drop(&s->attached[i]);
+	}
+}
+
 int attach_add(struct shim *s, int fd)
 {
 	const int size = SEND_BUFFER;
@@ -51,6 +71,8 @@ int attach_add(struct shim *s, int fd)
 	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) < 0 ||
 	    getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) < 0 || type != SOCK_SEQPACKET || domain != AF_UNIX)
 		return EINVAL;
+	if (!free_place(s))
+		drop_gone(s);
 	for (unsigned i = 0; i < ATTACHED_MAX; i++) {
 		if (s->attached[i].fd >= 0)
 			continue;
@@ -185,7 +207,9 @@ bool console_revive(struct shim *s)
 
 void attach_finish(struct shim *s)
 {
-	const char end[2] = {(char)end_how(s->record.status), (char)end_status(s->record.status)};
+	const struct record *r = &s->record;
+	const char end[2] = {(char)(r->unknown ? HOW_UNKNOWN : end_how(r->status)),
+			     (char)(r->unknown ? 0 : end_status(r->status))};
 	for (unsigned i = 0; i < ATTACHED_MAX; i++) {
 		send_packet(&s->attached[i], ATTACH_END, end, sizeof end);
 		drop(&s->attached[i]);

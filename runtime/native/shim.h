@@ -130,8 +130,8 @@ MUST_CHECK int lock_run(struct shim *s, struct fault *f);
 /* Write down what a later shim has to know of this run. */
 void note_init(struct shim *s);
 /* Tend a run whose shim was lost. On -1, *f says why, and the container goes on as it was. fds by tag; those of the run
- * are owned by the shim from here on. */
-MUST_CHECK int take_over(struct shim *s, const int *fds, struct fault *f);
+ * are owned by the shim from here on. input: a terminal takes what attached clients type. */
+MUST_CHECK int take_over(struct shim *s, const int *fds, bool input, struct fault *f);
 enum told { TOLD_RUNS, TOLD_STATUS, TOLD_NOTHING_YET };
 /* How an init that is not our child ended. */
 enum told ask_end(const struct shim *s, int *status);

@@ -220,7 +220,7 @@ bool start_run(struct shim *s)
 		return false;
 	int err = got < 0 ? fail_as(&f, NULL, EBADMSG, "start", "") : take_start(s, &start, &fds, &f);
 	if (err == 0)
-		err = start.flags & START_TAKEOVER ? take_over(s, fds.tag, &f)
+		err = start.flags & START_TAKEOVER ? take_over(s, fds.tag, start.flags & START_STDIN, &f)
 						   : launch(s, &fds, start.flags & START_STDIN, &f);
 	if (err < 0)
 		sock_close(s);

@@ -118,7 +118,7 @@ static void note_kills(struct shim *s)
 		s->record.oom_seen = (uint64_t)(now - before);
 }
 
-int take_over(struct shim *s, const int *fds, struct fault *f)
+int take_over(struct shim *s, const int *fds, bool input, struct fault *f)
 {
 	const int out[LOG_STREAMS] = {fds[TAG_OUT_PIPE], fds[TAG_ERR_PIPE]};
 	struct cgroup_dirs dirs = {s->cgroup, s->parent, s->top};
@@ -135,6 +135,8 @@ int take_over(struct shim *s, const int *fds, struct fault *f)
 	s->taken = s->record.kernel = true;
 	s->late_cgroup = note.late;
 	s->input.fd = fds[TAG_STDIN];
+	if (input && s->input.fd < 0 && is_master(out[0]))
+		s->input.fd = fcntl(out[0], F_DUPFD_CLOEXEC, 0);
 	watch_run(s, pid ? pid : s->record.pid, fds[TAG_INIT], out);
 	/* the directory is init's only if the pid was still its own after it was opened */
 	if (!pid || pid_of(s->proc, s->pidfd) != pid)

@@ -1,8 +1,14 @@
-"""Exec on the caller's own stdio: one SOCK_SEQPACKET connection a command, fds by SCM_RIGHTS, nothing is proxied.
+"""Exec and attach: one SOCK_SEQPACKET connection each, fds by SCM_RIGHTS, nothing is proxied.
 
-Packets are JSON objects. The first one asks: `{"name", "args", "env", "user", "cwd"}` with exactly three fds.
-Then `{"signal": "SIGINT"}` may follow, as often as wanted. The answer is `{"exit": 0}` or
-`{"error": {"code", "message"}}`. A caller that goes away ends its command.
+Packets are JSON objects. The first one asks:
+
+- `{"name", "args", "env", "user", "cwd"}` with exactly three fds runs a command on them. With `"tty": [rows, columns]`
+  there are none: `{"terminal": true}` comes, with the master of a terminal that the command has for itself.
+  Then `{"signal": "SIGINT"}` may follow, as often as wanted. The answer is `{"exit": 0}` or
+  `{"error": {"code", "message"}}`. A caller that goes away ends its command.
+- `{"name", "attach": true}` with one SOCK_SEQPACKET socket attaches its other end to the container. The answer is
+  `{"tty", "stdin", "generation"}`, and that is all: who is attached speaks with the container's shim, and outlives
+  this daemon.
 """
 
 from __future__ import annotations
@@ -11,7 +17,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -83,21 +89,28 @@ class Attach:
             peer = peer_of(sock, self._roles)
             if peer.role is not Role.ACT:
                 raise _Bad("forbidden", "this needs root or the socket's group")
-            with move_on_after(FIRST_WORD):
+            with move_on_after(FIRST_WORD) as limit:
                 asked = await _receive(sock, fds)
-                if asked is None:
-                    return b""
-                return await self._run(sock, peer, asked, fds)
-            raise _Bad("timeout", "the request did not come in time")
+            if limit.cancelled_caught:
+                raise _Bad("timeout", "the request did not come in time")
+            return b"" if asked is None else await self._run(sock, peer, asked, fds)
         except _Bad as bad:
             return _error(bad.code, bad.message)
         except OSError as error:
             return _error("host", error.strerror or "error")
 
     async def _run(self, sock: socket.socket, peer: Peer, asked: Mapping[str, Any], fds: Sequence[int]) -> bytes:
-        name, args, options = _checked(asked, self._control.names())
-        if len(fds) != 3:
-            raise _Bad("bad request", "exactly three file descriptors are needed")
+        name = _name(asked, self._control.names())
+        if "attach" in asked:
+            if asked["attach"] is not True or len(fds) != 1:
+                raise _Bad("bad request", "attach: true, and exactly one socket is needed")
+            log.info('container=%s attach by="%s"', name, peer.by)
+            return await self._answer(name, self._attach(name, fds[0]))
+        args, options = _checked(asked)
+        if len(fds) != (0 if "tty" in options else 3):
+            raise _Bad("bad request", "exactly three file descriptors are needed, or none with a tty")
+        if "tty" in options:
+            options["terminal"] = lambda master: _send(sock, json_line({"terminal": True}), master)
         send, receive = create_memory_object_stream[str](16)
         answer = b""
         log.info('container=%s exec="%s" by="%s"', name, args[0][:80], peer.by)
@@ -105,16 +118,22 @@ class Attach:
             async with create_task_group() as tasks:
                 tasks.start_soon(_listen, sock, send, scope)
                 options |= {"signals": receive, "by": peer.by}
-                answer = await self._exec(name, args, (fds[0], fds[1], fds[2]), options)
+                answer = await self._answer(name, self._exec(name, args, fds, options))
                 tasks.cancel_scope.cancel()
         return answer
 
     async def _exec(
-        self, name: str, args: Sequence[str], stdio: tuple[int, int, int], options: Mapping[str, Any]
-    ) -> bytes:
-        """The answer. Faults end here: a task group would wrap them."""
+        self, name: str, args: Sequence[str], stdio: Sequence[int], options: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        return {"exit": await self._control.exec(name, args, stdio, options)}
+
+    async def _attach(self, name: str, sock: int) -> Mapping[str, Any]:
+        return await self._control.attach(name, sock)
+
+    async def _answer(self, name: str, asked: Awaitable[Mapping[str, Any]]) -> bytes:
+        """Faults end here: a task group would wrap them."""
         try:
-            return json_line({"exit": await self._control.exec(name, args, stdio, options)})
+            return json_line(await asked)
         except RefusedError as error:
             return _error(error.what, str(error))
         except WharfError as error:
@@ -124,10 +143,15 @@ class Attach:
             return _error("internal", "internal error, see the log of wharfingerd")
 
 
-def _checked(asked: Mapping[str, Any], names: Sequence[str]) -> tuple[str, list[str], dict[str, Any]]:
-    name, args = asked.get("name"), asked.get("args")
+def _name(asked: Mapping[str, Any], names: Sequence[str]) -> str:
+    name = asked.get("name")
     if not isinstance(name, str) or not NAME.fullmatch(name) or name not in names:
         raise _Bad("no such container", f"{str(name)[:80]}: no such container")
+    return name
+
+
+def _checked(asked: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    args = asked.get("args")
     if not isinstance(args, list) or not 0 < len(args) <= MAX_ARGS or not all(_argument(arg) for arg in args):
         raise _Bad("bad request", "args: a list of texts, not empty")
     if not args[0]:
@@ -144,7 +168,12 @@ def _checked(asked: Mapping[str, Any], names: Sequence[str]) -> tuple[str, list[
             if not _argument(value):
                 raise _Bad("bad request", f"{key}: a text")
             options[key] = value
-    return name, args, options
+    size = asked.get("tty")
+    if size is not None:
+        if not isinstance(size, list) or len(size) != 2 or not all(type(n) is int and 0 <= n < 65536 for n in size):
+            raise _Bad("bad request", "tty: a list of rows and columns")
+        options["tty"] = (size[0], size[1])
+    return args, options
 
 
 def _argument(value: object) -> bool:
@@ -196,10 +225,10 @@ async def _receive(sock: socket.socket, fds: list[int]) -> Mapping[str, Any] | N
     return asked
 
 
-def _send(sock: socket.socket, data: bytes) -> None:
+def _send(sock: socket.socket, data: bytes, *fds: int) -> None:
     if data:
         with suppress(OSError):
-            sock.send(data, socket.MSG_NOSIGNAL)
+            socket.send_fds(sock, [data], fds, socket.MSG_NOSIGNAL)
 
 
 def _error(code: str, message: str) -> bytes:

@@ -112,11 +112,22 @@ COMMANDS = (
     Command(
         "exec NAME -- COMMAND...", "run a command inside a running container", "execute:execute",
         (
+            Option("-i --interactive", "pass this stdin on; else the command's is empty"),
+            Option("-t --tty", "on a terminal of its own"),
             Option("-e --env", "set a variable; may be repeated", "KEY=VALUE"),
             Option("-u --user", "as this user", "USER[:GROUP]"),
             Option("-w --workdir", "in this directory", "PATH"),
         ),
         2, missing="a container's name and a command",
+    ),
+    Command(
+        "attach NAME", "watch a container, and type into it", "attach:attach",
+        (
+            Option("--detach-keys", "keys that leave it running (ctrl-p,ctrl-q)", "KEYS"),
+            Option("--no-stdin", "only look: pass neither what is typed nor a size"),
+            Option("--end-stdin", "when this stdin ends, so does the container's"),
+        ),
+        1, 1, _NAME,
     ),
     Command("reread", "show what update would do", "files:reread", most=0),
     Command("update", "apply the definitions", "files:update", most=0),

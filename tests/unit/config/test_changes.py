@@ -50,6 +50,8 @@ OTHER: dict[str, Any] = {
     "readonly_paths": [],
     "rlimits": {"core": 0},
     "sysctls": {"net.core.somaxconn": "1"},
+    "tty": True,
+    "stdin_open": True,
     "logging": {"max_files": 5},
     "labels": {"a": "b"},
     "runtime": "crun",

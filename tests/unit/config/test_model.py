@@ -185,12 +185,24 @@ def test_a_bundle_needs_no_command_and_takes_what_is_ours() -> None:
 
 @pytest.mark.parametrize(
     "field",
-    ["command: x", "environment: {A: 1}", "network: host", "tmpfs: /run", "ulimits: {core: 0}", "cap_add: [KILL]"],
+    [
+        "command: x",
+        "environment: {A: 1}",
+        "network: host",
+        "tmpfs: /run",
+        "ulimits: {core: 0}",
+        "cap_add: [KILL]",
+        "tty: true",
+    ],
 )
 def test_what_a_bundle_decides_is_refused_beside_it(field: str) -> None:
     loaded = parse(f"containers:\n  web:\n    bundle: /b\n    {field}\n".encode(), "/t.yaml")
     (error,) = loaded.errors
     assert str(error).endswith(f"web.{field.split(':', 1)[0]}: the bundle's config.json decides this; remove it here")
+
+
+def test_a_bundle_says_nothing_of_an_open_stdin() -> None:
+    assert one("bundle: /b\nstdin_open: true\n").stdin_open
 
 
 @pytest.mark.parametrize(

@@ -368,6 +368,25 @@ def test_exec_keeps_the_containers_variables(host: HostFacts) -> None:
     assert any(str(e).startswith("PATH=") for e in env)
 
 
+@pytest.mark.parametrize(
+    ("own", "given", "term"),
+    [
+        ([], None, "TERM=xterm"),
+        (["TERM=vt100"], None, "TERM=vt100"),
+        ([], {"TERM": "linux"}, "TERM=linux"),
+        (["TERM=vt100"], {"TERM": "linux"}, "TERM=linux"),
+    ],
+)
+def test_an_exec_on_a_terminal_knows_its_type(
+    host: HostFacts, own: list[str], given: dict[str, str] | None, term: str
+) -> None:
+    spec = full(Path("/srv/web"), host)
+    spec["process"]["env"] = ["PATH=/bin", *own]
+    ops = compile_exec(spec, ["sh"], given, terminal=(24, 80)).ops
+    assert [one["text"] for one in ops if one.name == "ENV" and str(one["text"]).startswith("TERM=")] == [term]
+    assert next((one["rows"], one["columns"]) for one in ops if one.name == "CONSOLE") == (24, 80)
+
+
 def test_exec_of_nothing_is_refused(host: HostFacts) -> None:
     with pytest.raises(DefinitionError, match="nothing to run"):
         compile_exec(full(Path("/srv/web"), host), [])

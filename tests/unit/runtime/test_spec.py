@@ -77,6 +77,16 @@ def test_the_definitions_environment_wins(root: Path, host: HostFacts) -> None:
     assert env[1:] == ["HOSTNAME=box", "HOME=/x", "A=b=c"]
 
 
+@pytest.mark.parametrize(("given", "term"), [({}, "TERM=xterm"), ({"TERM": "vt100"}, "TERM=vt100")])
+def test_a_terminal_comes_with_its_type(root: Path, host: HostFacts, given: dict[str, str], term: str) -> None:
+    process = build(root, host, tty=True, environment=given)["process"]
+    assert process["terminal"] is True
+    assert [entry for entry in process["env"] if entry.startswith("TERM=")] == [term]
+    without = build(root, host, stdin_open=True)["process"]
+    assert without["terminal"] is False
+    assert not any(entry.startswith("TERM=") for entry in without["env"])
+
+
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [

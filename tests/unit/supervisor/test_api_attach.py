@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -155,3 +156,71 @@ def test_a_caller_that_goes_ends_its_command(tmp_path: Path, monkeypatch: pytest
         while not ended and time.monotonic() < end:
             time.sleep(0.01)
         assert ended
+
+
+def test_a_command_on_a_terminal_hands_its_master_to_the_caller_alone(server: Served) -> None:
+    server.control.exec_code = 4
+    with connect(server) as sock:
+        sock.send(b'{"name": "web", "args": ["sh"], "tty": [24, 80]}')
+        said, fds, _, _ = socket.recv_fds(sock, 65536, 4)
+        assert json.loads(said) == {"terminal": True}
+        (master,) = fds
+        assert os.read(master, 4096) == b"hello from a terminal\r\n"
+        assert json.loads(sock.recv(65536)) == {"exit": 4}
+    os.close(master)
+    assert server.control.asked == [("exec", "web", ("sh",), {"tty": (24, 80)})]
+
+
+@pytest.mark.parametrize("size", [[24], [24, 80, 1], [-1, 80], [24, 65536], [True, 80], ["24", 80], {"rows": 24}, 80])
+def test_a_bad_size_is_refused(server: Served, size: Any) -> None:
+    answer, written = ask(server, {"name": "web", "args": ["sh"], "tty": size}, 0)
+    assert answer["error"]["code"] == "bad request"
+    assert (written, server.control.asked) == (b"", [])
+
+
+def test_a_command_has_files_or_a_terminal(server: Served) -> None:
+    answer, _ = ask(server, {"name": "web", "args": ["sh"], "tty": [24, 80]}, 3)
+    assert answer["error"]["code"] == "bad request"
+    assert ask(server, {"name": "web", "args": ["sh"]}, 0)[0]["error"]["code"] == "bad request"
+    assert server.control.asked == []
+
+
+def test_an_attached_socket_is_the_callers_and_the_containers(server: Served) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(10)
+    with connect(server) as sock, ours:
+        with theirs:
+            socket.send_fds(sock, [b'{"name": "web", "attach": true}'], [theirs.fileno()])
+        assert json.loads(sock.recv(65536)) == {"tty": False, "stdin": False, "generation": 1}
+        assert sock.recv(65536) == b""
+        assert [ours.recv(4096), ours.recv(4096), ours.recv(4096)] == [b"ohello\n", b"x\x01\x07", b""]
+
+
+@pytest.mark.parametrize(
+    ("request_", "count"),
+    [
+        ({"name": "web", "attach": False}, 1),
+        ({"name": "web", "attach": 1}, 1),
+        ({"name": "web", "attach": True}, 0),
+        ({"name": "web", "attach": True}, 3),
+        ({"name": "nosuch", "attach": True}, 1),
+    ],
+)
+def test_bad_attach_requests_are_refused(server: Served, request_: Any, count: int) -> None:
+    answer, _ = ask(server, request_, count)
+    assert answer["error"]["code"] in ("bad request", "no such container")
+    assert server.control.asked == []
+
+
+def test_a_command_may_take_longer_than_a_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisor.api.attach.FIRST_WORD", 0.05)
+    control = FakeControl(slow=True)
+    with served(tmp_path, control) as server, connect(server) as sock:
+        null = os.open("/dev/null", os.O_RDWR)
+        socket.send_fds(sock, [b'{"name": "web", "args": ["sleep", "9"]}'], [null] * 3)
+        os.close(null)
+        assert not select.select([sock], [], [], 0.3)[0], "it was ended with the time for its request"
+        sock.send(b'{"signal": "SIGTERM"}')
+        assert json.loads(sock.recv(4096)) == {"exit": 143}
+    with served(tmp_path / "b") as server, connect(server) as sock:
+        assert json.loads(sock.recv(4096))["error"]["code"] == "timeout"
