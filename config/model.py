@@ -19,7 +19,6 @@ from config.fields import (
     Argv,
     Duration,
     Flag,
-    Line,
     Octal,
     Part,
     Path,
@@ -54,6 +53,7 @@ from config.words import (
     ContainerPath,
     Group,
     HostPath,
+    ImageName,
     Labels,
     Name,
     Runtime,
@@ -74,10 +74,6 @@ _BUNDLE_DECIDES = (
     "oom_score_adj", "mounts", "read_only", "shm_size", "network", "cap_add", "cap_drop", "no_new_privileges",
     "seccomp", "user_namespace", "masked_paths", "readonly_paths", "rlimits", "sysctls", "tty",
 )  # fmt: skip
-
-
-def _image(value: str) -> str:
-    raise problem("images are not supported yet; unpack it and use rootfs")
 
 
 def _network(value: str) -> str:
@@ -106,7 +102,9 @@ class Container(Part):
     """One container, `containers.NAME:` of a definition file; `name` is the key."""
 
     name: Name = Field(description="The key under `containers`.")
-    image: Annotated[Line, AfterValidator(_image)] | None = Field(None, description="Image to run. Not supported yet.")
+    image: ImageName | None = Field(
+        None, description="Image to run, as in `docker run`; what the definition leaves out is taken from it."
+    )
     rootfs: HostPath | None = Field(
         None, description="Directory that becomes `/`; relative to the file. Needs `command` or `entrypoint`."
     )
@@ -215,11 +213,13 @@ class Container(Part):
     def _root_problems(self) -> list[tuple[Path, str]]:
         given = [key for key in ("image", "rootfs", "bundle") if getattr(self, key) is not None]
         if not given:
-            return [((), "needs rootfs or bundle")]
+            return [((), "needs image, rootfs or bundle")]
         if len(given) > 1:
             return [((given[1],), f"only one of image, rootfs and bundle; {given[0]} is given")]
+        if self.image is not None and self.runtime != "native":
+            return [(("runtime",), "an image needs runtime native; unpack it and use rootfs")]
         if self.bundle is None:
-            if self.command is None and self.entrypoint is None:
+            if self.image is None and self.command is None and self.entrypoint is None:
                 return [((), "a rootfs needs a command or an entrypoint")]
             return []
         fields = Container.model_fields

@@ -57,16 +57,18 @@ others restart it.
 
 ## Fields of a container
 
-Exactly one of `rootfs` and `bundle` is given. Beside a `bundle`, fields that its `config.json` decides are refused.
+Exactly one of `image`, `rootfs` and `bundle` is given. Beside an `image`, what the definition leaves out (`entrypoint`,
+`command`, `environment`, `working_dir`, `user`, `stop_signal`) is the image's (images.md). Beside a `bundle`, fields
+that its `config.json` decides are refused.
 """
 
 GROUPS: tuple[tuple[str, list[str]], ...] = (
     (
         "What runs",
         [
+            "image",
             "rootfs",
             "bundle",
-            "image",
             "entrypoint",
             "command",
             "environment",
@@ -106,7 +108,7 @@ LATER = """## Not supported yet
 
 These are refused with a clear message, never ignored: {fields}; `healthcheck` by {checks}; `restart` in
 `depends_on`;
-`image`, `network: bridge` and `init: true`.
+`network: bridge` and `init: true`.
 """
 
 ELSEWHERE = """## Names from elsewhere

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from config import kernel_names
 from config.fields import Path, Scalar, check_text, kind, line, nearest, problem, problems, quote, text
+from config.image_name import ImageNameError, parse_image_name
 
 MAX_PATH = 4095
 
@@ -189,6 +190,19 @@ Labels = Annotated[dict[str, str], BeforeValidator(label_map, json_schema_input_
 User = Annotated[str, BeforeValidator(user, json_schema_input_type=str | int)]
 Group = Annotated[str, BeforeValidator(group, json_schema_input_type=str | int)]
 Runtime = Annotated[str, BeforeValidator(runtime, json_schema_input_type=str)]
+
+
+def image_name(value: object) -> str:
+    """An image's name as it is written; what it lacks (host, tag) is filled in when it is looked up."""
+    word = line(value)
+    try:
+        parse_image_name(word)
+    except ImageNameError as error:
+        raise problem(str(error)) from None
+    return word
+
+
+ImageName = Annotated[str, BeforeValidator(image_name, json_schema_input_type=str)]
 Signal = Annotated[str, BeforeValidator(signal_of, json_schema_input_type=str | int)]
 Capabilities = Annotated[tuple[str, ...], BeforeValidator(capabilities, json_schema_input_type=list[str])]
 Cpuset = Annotated[str, BeforeValidator(cpuset, json_schema_input_type=str | int)]

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from config.errors import DefinitionError
 from config.record import record
@@ -33,6 +33,9 @@ from runtime.planmounts import device_ops, makes_devices_elsewhere, mask_ops, mo
 from runtime.planspaces import NAMESPACES, Namespaces, namespace_ops, namespaces
 from runtime.probe import HostFacts
 from runtime.wire import Op, op
+
+if TYPE_CHECKING:
+    from runtime.images.merged import Stack  # whose imports wharf-oci need not pay for
 
 # sysctls that belong to a namespace (runc's list), and the namespace that must be the container's own
 _IPC_SYSCTLS = frozenset(
@@ -70,10 +73,16 @@ class Plan:
 
 
 def compile_plan(
-    spec: oci.Spec, rootfs: str | Path, host: HostFacts, owner: Owner | None = None, *, map_root: bool = False
+    spec: oci.Spec,
+    rootfs: str | Path,
+    host: HostFacts,
+    owner: Owner | None = None,
+    *,
+    map_root: bool = False,
+    stack: Stack | None = None,
 ) -> Plan:
-    """Compile `spec` for the root at `rootfs` (absolute); `owner`: whose it is, for its hooks. `map_root`: the owners
-    of the root's files are shown through the container's id maps, which no spec can say.
+    """Compile `spec` for the root at `rootfs` (absolute), or on `stack`; `owner`: whose it is, for its hooks.
+    `map_root`: the owners of the root's files are shown through the container's id maps, which no spec can say.
 
     Raises DefinitionError (JSON pointer of what cannot be run) and LaunchError (a bind source is missing).
     """
@@ -90,6 +99,9 @@ def compile_plan(
     devices, notes = device_ops(spec, bool(spaces.apart & linux.CLONE_NEWUSER))
     warnings += notes
     ops = namespace_ops(config, spaces, warnings)
+    if stack is not None:
+        own = {"upper": str(stack.upper), "work": str(stack.work)}
+        ops.append(op("OVERLAY", directory=str(stack.directory), lower=":".join(stack.names), **own))
     ops += root_idmap_ops(config, spaces) if map_root else []
     ops.append(op("ROOT", path=str(root), propagation=_root_propagation(config)))
     ops += mounts
@@ -121,7 +133,7 @@ def compile_exec(
     user: str | None = None,
     cwd: str | None = None,
     *,
-    rootfs: str | Path | None = None,
+    rootfs: users.Root | None = None,
     terminal: tuple[int, int] | None = None,
 ) -> Plan:
     """A plan that joins the running container of `spec` and runs `args` there, as confined as its init is.
@@ -142,7 +154,7 @@ def compile_exec(
     if cwd is not None:
         process["cwd"] = cwd
     if user is not None:
-        who = users.resolve(Path(rootfs) if rootfs else None, user)
+        who = users.resolve(rootfs, user)
         process["user"] = {"uid": who.uid, "gid": who.gid, "additionalGids": list(who.groups)}
         process["capabilities"] = _caps_for(who.uid, base)
         if who.uid != (base.get("user") or {}).get("uid", 0):

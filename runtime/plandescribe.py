@@ -74,6 +74,9 @@ def describe(one: Op) -> str:
             detail = " ".join(_words(number("flags"), _CLONE))
         case "ROOT":
             detail = text("path") + _tail(_propagation(number("propagation")))
+        case "OVERLAY":
+            layers = text("lower").count(":") + 1
+            detail = f"{layers} layers of {text('directory')} below {text('upper')}"
         case "MOUNT":
             words = _words(number("attr"), _ATTRS) + [w for w in text("data").split(",") if w]
             detail = f"{text('fstype')} on {text('target')}{_tail(words)}"

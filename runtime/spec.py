@@ -15,6 +15,7 @@ from config.errors import RefusedError
 from config.model import Container
 from config.model_parts import Mount
 from runtime import capabilities, seccomp, users
+from runtime.images.merged import Stack
 from runtime.oci import Spec
 from runtime.plancred import TERM
 from runtime.probe import HostFacts
@@ -43,19 +44,20 @@ READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trig
 _NOFILE_SOFT = 1024  # select(2) ends there, and our own soft limit is raised
 
 
-def build_spec(container: Container, host: HostFacts) -> Spec:
-    """The spec of a definition with `rootfs`. The root's own user and group files are read.
+def build_spec(container: Container, host: HostFacts, stack: Stack | None = None) -> Spec:
+    """The spec of a definition with `rootfs`, or on the `stack` of its image. The root's own user and group files are
+    read.
 
     Raises DefinitionError (a user that is not there, a capability that the host lacks), RefusedError.
     """
-    if container.rootfs is None:
-        raise RefusedError("only a definition with rootfs is turned into a spec", container.name)
-    rootfs = Path(container.rootfs)
-    user = users.resolve(rootfs, container.user, container.group_add)
+    root = stack if stack is not None else Path(container.rootfs) if container.rootfs is not None else None
+    if root is None:
+        raise RefusedError("only a definition with rootfs or image is turned into a spec", container.name)
+    user = users.resolve(root, container.user, container.group_add)
     caps = capabilities.resolve(container.cap_add, container.cap_drop, host.bounding, f"{container.name}.")
     spec: Spec = {
         "ociVersion": VERSION,
-        "root": {"path": str(rootfs), "readonly": container.read_only},
+        "root": {"path": str(root), "readonly": container.read_only},
         "process": _process(container, host, user, caps),
         "hostname": container.hostname or container.name,
         "mounts": [*_base_mounts(container, user), *(_mount(mount) for mount in container.mounts)],

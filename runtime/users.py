@@ -12,6 +12,7 @@ import stat
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from config.errors import DefinitionError
 from config.record import record
@@ -44,6 +45,16 @@ class _Group:
     name: str
     gid: int
     members: tuple[str, ...]
+
+
+class Opener(Protocol):
+    """A root that is no one directory: the layers of an image."""
+
+    def open_file(self, path: str) -> int:
+        """A read-only fd of a regular file, links followed inside of the root. Raises OSError."""
+
+
+Root = Path | Opener
 
 
 def open_in_root(root: Path, path: str) -> int:
@@ -86,10 +97,10 @@ def open_in_root(root: Path, path: str) -> int:
             os.close(fd)
 
 
-def read_in_root(root: Path, path: str, limit: int = MAX_FILE) -> bytes | None:
+def read_in_root(root: Root, path: str, limit: int = MAX_FILE) -> bytes | None:
     """The content of `path` inside `root`, None when there is no such file. Raises DefinitionError when too large."""
     try:
-        fd = open_in_root(root, path)
+        fd = open_in_root(root, path) if isinstance(root, Path) else root.open_file(path)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return None
@@ -132,7 +143,7 @@ def parse_group(data: bytes | None) -> list[_Group]:
     return found
 
 
-def resolve(root: Path | None, user: str | None, group_add: Sequence[str] = ()) -> User:
+def resolve(root: Root | None, user: str | None, group_add: Sequence[str] = ()) -> User:
     """`user` is uid, uid:gid, name, name:group or None (root). Raises DefinitionError for a name that is not there.
 
     As in Docker: a uid without entry has gid 0 and home "/"; supplementary groups come from /etc/group only
@@ -163,7 +174,7 @@ def resolve(root: Path | None, user: str | None, group_add: Sequence[str] = ()) 
     return User(uid, gid, unique, home)
 
 
-def _gid(groups: Sequence[_Group], text: str, root: Path | None, where: str) -> int:
+def _gid(groups: Sequence[_Group], text: str, root: Root | None, where: str) -> int:
     gid = _id(text)
     if gid is not None:
         return gid

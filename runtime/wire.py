@@ -1,7 +1,6 @@
 """What goes over the wire between the daemon and `wharf-shim`: the launch plan and the socket's packets.
 
-The one Python source of the operation table; `wharf-shim --ops` prints C's, and a test compares them.
-Everything is little endian. Formats: docs/runtime.md, "Plan" and "Protocol".
+The one Python source of the operation table, which a test compares with C's. Little endian; docs/runtime.md has it.
 """
 
 import os
@@ -67,6 +66,7 @@ _TABLE: Final[tuple[tuple[int, str, str], ...]] = (
     (43, "PROPAGATION", "path:s flags:u"),
     (44, "MOUNTATTR", "path:s attr_set:u attr_clr:u flags:u"),
     (45, "PEER", "kind:u timeout_ms:u flags:u"),
+    (46, "OVERLAY", "directory:s lower:s upper:s work:s"),
 )
 
 MOUNT_CREATE: Final = 1  # MOUNT flags: make a missing target directory

@@ -172,7 +172,7 @@ class Daemon:
             env=options.get("env"),
             user=options.get("user"),
             cwd=options.get("cwd"),
-            rootfs=compiled.rootfs,
+            rootfs=compiled.root,
             terminal=options.get("tty"),
         )
         with await shim.exec(plan.encode(), *stdio) as running:

@@ -34,6 +34,9 @@ from monitor.events import EventWatcher, Notice
 from monitor.metrics import Exposition
 from monitor.scrape import SWITCH_INTERVAL, Scraper
 from runtime.cgroups import Tree
+from runtime.images.root import Roots
+from runtime.images.snapshots import Snapshots
+from runtime.images.store import Store
 from runtime.peer import Peers
 from runtime.probe import HostFacts, probe
 from supervisor import api, systemd
@@ -145,8 +148,16 @@ async def _run(
     tasks: TaskGroup,
 ) -> None:
     clock, boot = SystemClock(), boot_id()
+    images = Store(settings.state_dir / "images")
     launcher = Launcher(
-        tree, facts, settings.run_dir, settings.log_dir, shim_path(settings), settings.parallel_starts, peers(settings)
+        tree,
+        facts,
+        settings.run_dir,
+        settings.log_dir,
+        shim_path(settings),
+        settings.parallel_starts,
+        peers(settings),
+        Roots(images, Snapshots(images)),
     )
     threads = anyio.CapacityLimiter(1)
     exposition = Exposition()

@@ -21,17 +21,17 @@ from anyio import CancelScope, CapacityLimiter, fail_after, to_thread
 
 from config.errors import HostError, LaunchError, RefusedError, WharfError
 from config.model import Container
-from runtime import peerbundle, shim, wire
-from runtime.bundle import load_bundle
+from runtime import peerbundle, shim, users, wire
 from runtime.cgroups import Tree
+from runtime.images.merged import Stack
+from runtime.images.root import Rooted, Roots
 from runtime.outputpage import OutputPage
 from runtime.peer import Peer, Peers
-from runtime.plan import Plan, compile_plan
-from runtime.planhooks import Owner
 from runtime.probe import HostFacts
 from runtime.spec import build_spec
 from supervisor import clock
 from supervisor.spares import Spares
+from supervisor.specs import bind_sources_exist, make_dir, make_log_dir, plan_of, spec_of
 
 log = logging.getLogger("wharfinger.launch")
 
@@ -60,11 +60,13 @@ class Compiled:
     spec: dict[str, Any]
     packed: bytes  # empty when another runtime makes it
     rootfs: Path
+    root: users.Root  # where its users' names are
     definition: str  # as JSON, for the record of each run
     missing: tuple[str, ...] = ()  # controllers that a limit needs and the host lacks
     prepared: bool = False
     logged: bool = False  # its log directory is there
     peer: Peer | None = None  # the other runtime that makes it
+    rooted: Rooted | None = None  # of a definition with an image
 
     @property
     def resources(self) -> Mapping[str, Any] | None:
@@ -85,12 +87,14 @@ class Launcher:
         shim_path: Path,
         parallel: int,
         peers: Peers | None = None,
+        roots: Roots | None = None,
     ) -> None:
         self.tree = tree
         self.facts = facts
         self.runs_dir = run_dir / "c"
         self._log_dir = log_dir
         self.peers = peers or Peers()
+        self.roots = roots
         self.spares = Spares(shim_path, tree.shims_fd)
         self._limiter = CapacityLimiter(parallel)
         self._threads = CapacityLimiter(8)
@@ -166,18 +170,20 @@ class Launcher:
     def _prepare(self, container: Container, generation: int, boot_id: str, file: str) -> Compiled:
         """In a worker thread: compile if the definition is new, cgroup and directories of this run."""
         compiled = self._compile(container)
+        if compiled.rooted is not None and self.roots is not None:
+            self.roots.make(container.name, compiled.rooted)
         if container.runtime != "native":
             compiled.peer = self.peers.allowed(container.runtime, container.allow_vulnerable_runtime)
             if container.healthcheck is not None and not compiled.peer.joinable:
                 raise RefusedError(f"a health check cannot run inside {compiled.peer.kind}", where=container.name)
-        _bind_sources_exist(container)
+        bind_sources_exist(container)
         if not compiled.prepared:
             compiled.missing = self.tree.prepare(container, compiled.resources)
             compiled.prepared = True
         self.tree.open_leaf(container.name, generation)
         place = self.place(container.name)
         if not compiled.logged:
-            compiled.logged = _log_dir(place.log_dir, container.name)
+            compiled.logged = make_log_dir(place.log_dir, container.name)
         run = place.run(generation)
         meta = {"version": 1, "name": container.name, "generation": generation, "boot_id": boot_id, "file": file}
         try:
@@ -202,15 +208,29 @@ class Launcher:
 
     def _compile(self, container: Container) -> Compiled:
         known = self._compiled.get(container.name)
-        if known is not None and known.digest == container.digest:
+        rooted = self._rooted(container)
+        if known is not None and known.digest == container.digest and known.rooted == rooted:
             return known
-        spec, rootfs = spec_of(container, self.facts)
+        if rooted is not None:
+            stack: Stack | None = rooted.stack
+            spec, rootfs = build_spec(rooted.container, self.facts, stack), rooted.stack.directory
+        else:
+            stack = None
+            spec, rootfs = spec_of(container, self.facts)
         native = container.runtime == "native"
-        packed = plan_of(container, spec, rootfs, self.facts).encode() if native else b""
+        packed = plan_of(container, spec, rootfs, self.facts, stack).encode() if native else b""
         definition = json.dumps(container.model_dump(mode="json", exclude_unset=True))
-        fresh = Compiled(container.digest, spec, packed, rootfs, definition)
+        fresh = Compiled(container.digest, spec, packed, rootfs, stack or rootfs, definition, rooted=rooted)
         self._compiled[container.name] = fresh
         return fresh
+
+    def _rooted(self, container: Container) -> Rooted | None:
+        """What a definition with an image means now; its image may be another one than at the last start."""
+        if container.image is None:
+            return None
+        if self.roots is None:
+            raise RefusedError("there is no store of images here", where=container.name)
+        return self.roots.find(container)
 
     @contextmanager
     def _request(self, container: Container, generation: int) -> Iterator[shim.StartRequest]:
@@ -307,54 +327,8 @@ class Launcher:
         self.drop(name)
         if (page := self.pages.pop(name, None)) is not None:
             page.close()
+        if self.roots is not None:
+            self.roots.drop(name)
         self.tree.remove(name)
         with suppress(OSError):
             self.place(name).run_dir.rmdir()
-
-
-def make_dir(path: Path) -> None:
-    """The directory and those above it; usually only the last is missing."""
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        return
-    except FileNotFoundError:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-
-
-def _log_dir(path: Path, name: str) -> bool:
-    try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o750)
-    except OSError as error:
-        log.warning("container=%s no log directory: %s", name, error)
-        return False
-    return True
-
-
-def spec_of(container: Container, facts: HostFacts) -> tuple[dict[str, Any], Path]:
-    """The OCI spec and the root of a definition: its bundle's own, or built from its fields."""
-    if container.bundle is not None:
-        return load_bundle(Path(container.bundle))
-    if container.rootfs is None:
-        raise RefusedError("images are not supported yet", where=container.name)
-    rootfs = Path(container.rootfs)
-    if not rootfs.is_dir():
-        raise LaunchError("rootfs", str(rootfs), errno.ENOENT)
-    return build_spec(container, facts), rootfs
-
-
-def plan_of(container: Container, spec: dict[str, Any], rootfs: Path, facts: HostFacts) -> Plan:
-    map_root = container.user_namespace is not None and container.user_namespace.idmap
-    return compile_plan(spec, rootfs, facts, owner_of(container), map_root=map_root)
-
-
-def owner_of(container: Container) -> Owner | None:
-    """Only bundles have hooks."""
-    return None if container.bundle is None else Owner(container.name, os.path.abspath(container.bundle))
-
-
-def _bind_sources_exist(container: Container) -> None:
-    """A missing bind source is an error and never a directory made in its place (moby#17485)."""
-    for mount in container.mounts:
-        if mount.type == "bind" and not os.path.exists(mount.source or ""):
-            raise LaunchError("bind", mount.source or "", errno.ENOENT, "the source of a mount is missing")

@@ -30,6 +30,11 @@ MUST_CHECK int open_userns(const struct op *op, struct fault *f);
 /* Give a mount that is attached nowhere the maps of that namespace. path: for the fault. */
 MUST_CHECK int apply_idmap(int mount, int userns, const struct op *idmap, const char *path, struct fault *f);
 
+/* ops_root.c: the detached mount that becomes the container's root, mapped when userns is not -1. Owned, or -1 with *f.
+ */
+MUST_CHECK int open_root(const struct plan *plan, const struct op *op, const struct op *idmap, int userns,
+			 struct fault *f);
+
 /* copyup.c: all that is in the directory from, with owners and modes, into the directory to. Both may be O_PATH. */
 MUST_CHECK int copy_up(int from, int to, const struct op *op, struct fault *f);
 

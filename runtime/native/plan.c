@@ -53,6 +53,7 @@ const struct op_kind op_kinds[] = {
 	[OP_PROPAGATION] = {"PROPAGATION", "su"},
 	[OP_MOUNTATTR] = {"MOUNTATTR", "suuu"},
 	[OP_PEER] = {"PEER", "uuu"},
+	[OP_OVERLAY] = {"OVERLAY", "ssss"},
 };
 _Static_assert(COUNT(op_kinds) == OP_COUNT, "every operation has a row");
 
@@ -157,6 +158,8 @@ static bool value_ok(const struct op *op)
 	case OP_APPARMOR:
 	case OP_SELINUX:
 		return op->a[0].s.n > 0;
+	case OP_OVERLAY:
+		return op->a[0].s.n && op->a[1].s.n && op->a[2].s.n && op->a[3].s.n;
 	case OP_PERSONALITY:
 		return op->a[0].u <= UINT32_MAX;
 	case OP_IOPRIO:
@@ -210,8 +213,8 @@ int plan_check(struct plan *plan, const uint8_t *base, size_t size, struct fault
 	    seen[OP_HOOKENV] > PLAN_WORDS_MAX)
 		return fail_as(f, NULL, E2BIG, "plan", "ARG, ENV, HOOKARG or HOOKENV");
 	if (seen[OP_BIND] + seen[OP_IDMAP] > PLAN_BINDS_MAX || seen[OP_ROOT] > 1 || seen[OP_PIVOT] > 1 ||
-	    seen[OP_JOINNS] > 8)
-		return fail_as(f, NULL, E2BIG, "plan", "BIND, ROOT, PIVOT or JOINNS");
+	    seen[OP_OVERLAY] > 1 || seen[OP_JOINNS] > 8)
+		return fail_as(f, NULL, E2BIG, "plan", "BIND, ROOT, PIVOT, OVERLAY or JOINNS");
 	return 0;
 }
 

@@ -2,7 +2,6 @@
  * detached copies, and a user namespace for each id map. */
 #include <fcntl.h>
 #include <linux/magic.h>
-#include <sys/stat.h>
 #include <sys/statfs.h>
 
 #include "mounts.h"
@@ -31,22 +30,6 @@ static int open_bind(const struct op *op, const struct op *idmap, int userns, st
 	return take_fd(&tree);
 }
 
-static int open_root(const struct op *op, const struct op *idmap, int userns, struct fault *f)
-{
-	const char *path = op->a[0].s.p;
-	AUTOFD tree = sys_open_tree(AT_FDCWD, path, BIND_TREE_FLAGS | AT_RECURSIVE);
-	struct stat st;
-	if (tree < 0 || fstat(tree, &st) < 0)
-		return fail(f, op, "open_tree", path);
-	if (!S_ISDIR(st.st_mode))
-		return fail_as(f, op, ENOTDIR, "open_tree", path);
-	if (set_propagation(tree, op->a[1].u) < 0)
-		return fail(f, op, "propagation", path);
-	if (userns >= 0 && apply_idmap(tree, userns, idmap, path, f) < 0)
-		return -1;
-	return take_fd(&tree);
-}
-
 int open_trees(const struct plan *plan, int *trees, unsigned *n, struct fault *f)
 {
 	struct cursor c = {0};
@@ -57,7 +40,7 @@ int open_trees(const struct plan *plan, int *trees, unsigned *n, struct fault *f
 	while (plan_next(plan, &c, &op)) {
 		int fd = 0;
 		if (op.code == OP_ROOT)
-			fd = trees[0] = open_root(&op, &idmap, userns, f);
+			fd = trees[0] = open_root(plan, &op, &idmap, userns, f);
 		else if (op.code == OP_BIND)
 			fd = trees[*n] = open_bind(&op, &idmap, userns, f);
 		else if (op.code == OP_IDMAP)

@@ -87,7 +87,7 @@ def _dump(context: Context) -> int:
 def plan(context: Context) -> int:
     """The OCI spec of one container, or with `--launch` the operations of its launch."""
     from runtime.probe import probe
-    from supervisor.launch import plan_of, spec_of
+    from supervisor.specs import plan_of, spec_of
 
     name = context.args.names[0]
     path = context.args.text("file") or str(_settings().definitions_dir)
@@ -119,3 +119,14 @@ def _without_secrets(spec: dict[str, Any]) -> dict[str, Any]:
     if process.get("env"):
         process["env"] = [pair.partition("=")[0] + "=***" for pair in process["env"]]
     return {**spec, "process": process}
+
+
+def used_images() -> set[str]:
+    """Canonical names of the images that the definitions use. Raises WharfError when one of them cannot be read: what
+    it uses is not known."""
+    from runtime.images.reference import parse_reference
+
+    found = _read([str(_settings().definitions_dir)])
+    if found.errors:
+        raise WharfError(f"definitions have errors, so it is not known what they use: {found.errors[0]}")
+    return {str(parse_reference(one.image)) for one in found.containers.values() if one.image is not None}

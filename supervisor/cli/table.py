@@ -142,6 +142,15 @@ COMMANDS = (
         ),
         1, 1, _NAME,
     ),
+    Command(
+        "images [VERB] [NAME...]", "the store of images; needs no daemon",
+        "images:images",
+        (
+            Option("--name", "the name of an imported image that brings none", "NAME"),
+            Option("--platform", "the image of an index, when not this host's", "OS/ARCH[/VARIANT]"),
+            Option("--dry-run", "prune: say what would go, and why"),
+        ),
+    ),
     Command("version", "show the daemon's version", "status:version", most=0),
     Command("completion bash|zsh|fish", "print a completion script", "completion:completion", (), 1, 1, "a shell"),
     Command("help [COMMAND]", "show help", "help:show", most=1),

@@ -19,7 +19,7 @@ from runtime.plan import Plan, compile_exec
 from runtime.probe import HostFacts, probe
 from runtime.spec import build_spec
 from runtime.wire import op
-from supervisor.launch import plan_of
+from supervisor.specs import plan_of
 from tests.kernel import shimkit
 from tests.kernel.shimkit import Lab, exec_ops, root_ops, self_ops
 from tests.kernel.test_launch import Bench, bench, subreaper, wait  # noqa: F401 (fixtures)

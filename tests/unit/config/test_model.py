@@ -207,7 +207,7 @@ def test_a_bundle_says_nothing_of_an_open_stdin() -> None:
 
 @pytest.mark.parametrize(
     ("body", "text"),
-    [("{}", "web: needs rootfs or bundle"), ("{rootfs: /a}", "web: a rootfs needs a command or an entrypoint")],
+    [("{}", "web: needs image, rootfs or bundle"), ("{rootfs: /a}", "web: a rootfs needs a command or an entrypoint")],
 )
 def test_something_must_run(body: str, text: str) -> None:
     assert str(parse(f"containers: {{web: {body}}}".encode(), "/t.yaml").errors[0]) == f"/t.yaml:1:14: {text}"
