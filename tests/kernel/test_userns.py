@@ -57,7 +57,8 @@ def test_a_created_container_has_its_maps_at_its_gate(bench: Bench) -> None:  # 
     maps = [Path(f"/proc/{init.pid}/{name}").read_text().split() for name in ("uid_map", "gid_map", "setgroups")]
     assert maps == [["0", str(BASE), "65536"], ["0", str(BASE), "65536"], ["allow"]]
     launchlink.start(bench.gate)
-    plan = [op("JOIN", flags=SPACES), *self_ops(groups=[7]), *exec_ops("sh", "-c", f"id -G; {LOOK}two; touch /tmp/go")]
+    joiner = f"until [ -e /tmp/one ]; do sleep 0.02; done; id -G; {LOOK}two; touch /tmp/go"
+    plan = [op("JOIN", flags=SPACES), *self_ops(groups=[7]), *exec_ops("sh", "-c", joiner)]
     assert wait(bench.launch(plan, (wire.TAG_INIT, init.pidfd), flags=wire.START_EXEC)) == 0
     assert wait(init) == 0
     seen = ["0", "allow", "0", str(BASE), "65536", "0", str(BASE), "65536"]
