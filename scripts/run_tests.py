@@ -52,7 +52,7 @@ def suites() -> list[Suite]:
         Suite("unit", ("tests/unit", "grafana")),
         Suite("sim", ("tests/sim",)),
         Suite("fuzz", ("tests/fuzz",)),
-        Suite("kernel", ("tests/kernel",), require="kernel" if root else ""),
+        Suite("kernel", ("tests/kernel",), require="kernel host" if root else ""),
         Suite("e2e", ("tests/e2e",)),
         Suite("conformance", ("tests/conformance",), require="kernel" if root else ""),
         Suite("harness", ("tests/vm",)),

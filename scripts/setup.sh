@@ -29,6 +29,8 @@ wants() {
 	runc                     runc                test
 	mkfs.ext4                e2fsprogs           test
 	dmsetup                  dmsetup             test
+	libgpgme.so.11           libgpgme11          test
+	libsubid.so.4            libsubid4           test
 	conmon                   conmon              test
 	END
 	[ "$(uname -m)" != x86_64 ] || printf '%s\n' 'linux.uml user-mode-linux test' 'runsc runsc test'
@@ -65,6 +67,7 @@ fetch_programs() {
 	[ "${SETUP_APT:-yes}" != no ] && command -v apt-get >/dev/null || return 0
 	fetch prometheus promtool prometheus
 	fetch containerd ctr containerd containerd-shim-runc-v2
+	fetch podman podman
 }
 
 lacks() {

@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not IN_VM and item.get_closest_marker("vm"):
             item.add_marker(pytest.mark.skip(reason="runs in the VM: tests/vm/run -- .venv/bin/pytest -m vm"))
-        if obstacle and item.get_closest_marker("kernel"):
+        if obstacle and (item.get_closest_marker("kernel") or item.get_closest_marker("host")):
             item.add_marker(pytest.mark.skip(reason=obstacle))
 
 
@@ -74,7 +74,7 @@ class Counts:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" and not report.skipped:
-            self.ran.update(m for m in ("kernel", "vm", "e2e") if m in report.keywords)
+            self.ran.update(m for m in ("kernel", "host", "vm", "e2e") if m in report.keywords)
         worse = report.failed or report.when == "call" or (report.when == "setup" and report.skipped)
         if worse and self.outcome.get(report.nodeid) != "failed":
             xfailed = report.skipped and hasattr(report, "wasxfail")

@@ -235,7 +235,7 @@ static int set_up(struct child *c, bool wait_first, uint64_t late_namespaces, st
 		take_own_null(c);
 	if (arrange_fds(c, &gate, f) < 0 || run_self_ops(c, f) < 0 || take_terminal(c->plan, f) < 0)
 		return -1;
-	if (gate >= 0 && wait_start(c, gate, f) < 0)
+	if (gate >= 0 && (look_for_program(c->plan, f) < 0 || wait_start(c, gate, f) < 0))
 		return -1;
 	struct hook_ask ask = {.kind = HOOK_START_CONTAINER, .pid = c->pid, .hangup = gate < 0 ? c->sync : -1};
 	if (run_hooks(c->plan, &ask, f) < 0)

@@ -125,11 +125,23 @@ bool is_frozen(int cgroup, int parent)
 	       says(parent, "cgroup.freeze", "1");
 }
 
+/* Whatever else a plan asks for would not be done. */
+static const bool for_exec[OP_COUNT] = {
+	[OP_JOIN] = true,    [OP_CONSOLE] = true,  [OP_CWD] = true,    [OP_CAPS] = true,   [OP_USER] = true,
+	[OP_NNP] = true,     [OP_SECCOMP] = true,  [OP_RLIMIT] = true, [OP_UMASK] = true,  [OP_OOMADJ] = true,
+	[OP_SETSID] = true,  [OP_KEYRING] = true,  [OP_SCHED] = true,  [OP_IOPRIO] = true, [OP_PERSONALITY] = true,
+	[OP_SELINUX] = true, [OP_APPARMOR] = true, [OP_ARG] = true,    [OP_ENV] = true,    [OP_EXEC] = true,
+};
+
 int check_join(const struct plan *plan, struct fault *f)
 {
+	struct cursor at = {0};
 	struct op op;
-	if (!plan_find(plan, OP_JOIN, &op) || plan_find(plan, OP_NAMESPACES, &op) || plan_find(plan, OP_ROOT, &op))
-		return fail_as(f, NULL, EINVAL, "plan", "an exec needs JOIN and no NAMESPACES or ROOT");
+	if (!plan_find(plan, OP_JOIN, &op))
+		return fail_as(f, NULL, EINVAL, "plan", "an exec needs JOIN");
+	while (plan_next(plan, &at, &op))
+		if (!for_exec[op.code])
+			return fail_as(f, &op, EINVAL, "plan", "an exec cannot do this");
 	return 0;
 }
 

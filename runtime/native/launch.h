@@ -64,6 +64,8 @@ MUST_CHECK int set_labels(const struct plan *plan, struct fault *f);
 MUST_CHECK int run_self_ops(struct child *c, struct fault *f);
 MUST_CHECK int apply_credentials(const struct plan *plan, struct fault *f);
 MUST_CHECK int apply_filter(const struct plan *plan, bool last, struct fault *f);
+/* A fault when there is no such program in the root that is now ours, nor an executable file: `create` tells it. */
+MUST_CHECK int look_for_program(const struct plan *plan, struct fault *f);
 /* execve of the plan's ARGs with its ENVs; returns only on error. */
 int exec_program(const struct plan *plan, struct fault *f);
 

@@ -241,8 +241,29 @@ static const char *search_path(char **envp)
 	return "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 }
 
+typedef int try_fn(const char *path, char **argv, char **envp);
+
+/* What execve would say, as far as it can be seen beforehand. */
+static int would_run(const char *path, char **argv, char **envp)
+{
+	struct stat st;
+	(void)argv;
+	(void)envp;
+	if (stat(path, &st) < 0)
+		return -1;
+	if (S_ISREG(st.st_mode))
+		return faccessat(AT_FDCWD, path, X_OK, AT_EACCESS);
+	errno = EACCES;
+	return -1;
+}
+
+static int run(const char *path, char **argv, char **envp)
+{
+	return execve(path, argv, envp);
+}
+
 /* errno of the best try: a file that was there but not executable tells more than those that were not. */
-static void exec_by_path(char **argv, char **envp)
+static int try_path(char **argv, char **envp, try_fn *try)
 {
 	int best = ENOENT;
 	size_t name = strlen(argv[0]);
@@ -253,9 +274,10 @@ static void exec_by_path(char **argv, char **envp)
 			memcpy(path, p, n);
 			path[n] = '/';
 			memcpy(path + n + 1, argv[0], name + 1);
-			execve(n ? path : argv[0], argv, envp);
+			if (try(n ? path : argv[0], argv, envp) == 0)
+				return 0;
 			if (errno != ENOENT && errno != ENOTDIR && errno != EACCES)
-				return;
+				return -1;
 			if (errno == EACCES)
 				best = EACCES;
 		}
@@ -264,9 +286,10 @@ static void exec_by_path(char **argv, char **envp)
 			break;
 	}
 	errno = best;
+	return -1;
 }
 
-int exec_program(const struct plan *plan, struct fault *f)
+static int try_program(const struct plan *plan, try_fn *try, struct fault *f)
 {
 	static char *argv[PLAN_WORDS_MAX + 1], *envp[PLAN_WORDS_MAX + 1]; /* static: touched in the child only */
 	size_t args = 0, envs = 0;
@@ -278,11 +301,25 @@ int exec_program(const struct plan *plan, struct fault *f)
 		else if (op.code == OP_ENV && envs < PLAN_WORDS_MAX)
 			envp[envs++] = (char *)(uintptr_t)op.a[0].s.p;
 	}
-	if (strchr(argv[0], '/'))
-		execve(argv[0], argv, envp);
-	else if (*argv[0])
-		exec_by_path(argv, envp);
-	else
-		errno = ENOENT;
+	errno = ENOENT;
+	if (*argv[0] && (strchr(argv[0], '/') ? try(argv[0], argv, envp) : try_path(argv, envp, try)) == 0)
+		return 0;
 	return fail(f, &op, "execve", argv[0]);
+}
+
+int look_for_program(const struct plan *plan, struct fault *f)
+{
+	struct op cwd;
+	AUTOFD root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0)
+		return fail(f, NULL, "open", "/");
+	if (plan_find(plan, OP_CWD, &cwd) && chdir(cwd.a[0].s.p) < 0)
+		return 0; /* its user may be allowed to; else the start tells */
+	int err = try_program(plan, would_run, f);
+	return fchdir(root) < 0 ? fail(f, NULL, "fchdir", "/") : err;
+}
+
+int exec_program(const struct plan *plan, struct fault *f)
+{
+	return try_program(plan, run, f);
 }

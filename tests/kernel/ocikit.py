@@ -27,11 +27,14 @@ class Oci:
         self.state_dir = tmp / "state"
         self.bundle = tmp / "bundle"
         self.top = cgroup2 / f"wharf-test-{uuid.uuid4().hex[:8]}"
-        self.cgroup = self.top / self.id
         self._cgroup2 = cgroup2
         make_root(self.bundle / "rootfs")
         self.env = {**os.environ, "PYTHONPATH": str(REPO), "WHARFINGER_LAUNCH": str(launch)}
         self.env.pop("LISTEN_FDS", None)
+
+    @property
+    def cgroup(self) -> Path:
+        return self.top / self.id
 
     def configure(self, *args: str, change: Callable[[Config], None] | None = None, name: str = "") -> None:
         """Write config.json: `args` in a container with its own namespaces."""

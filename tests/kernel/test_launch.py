@@ -122,10 +122,13 @@ def test_a_created_container_waits_at_its_gate(bench: Bench) -> None:
 
 
 def test_what_goes_wrong_at_the_start_is_told_to_the_starter(bench: Bench) -> None:
-    one = bench.create([*root_ops(bench.lab.root), *self_ops(), *exec_ops("/no/such")])
+    script = bench.lab.root / "bin/script"
+    script.write_text("#!/no/such\n")
+    script.chmod(0o755)
+    one = bench.create([*root_ops(bench.lab.root), *self_ops(), *exec_ops("/bin/script")])
     with pytest.raises(LaunchError) as caught:
         launchlink.start(bench.gate)
-    assert (caught.value.operation, caught.value.path) == ("EXEC", "/no/such")
+    assert (caught.value.operation, caught.value.path) == ("EXEC", "/bin/script")
     assert wait(one) != 0
     assert bench.procs() == []
 
@@ -200,6 +203,26 @@ def test_an_exec_that_fails_leaves_the_container_alone(bench: Bench) -> None:
         assert (caught.value.operation, caught.value.path) == ("EXEC", "/no/such")
         assert str(init.pid) in bench.procs()
         assert not select.select([init.pidfd], [], [], 0)[0]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        [op("HOOK", kind=0, timeout_ms=0, path="/bin/true"), op("HOOKARG", text="true")],
+        [op("CONSOLE", rows=0, columns=0)],
+        [op("HOSTNAME", name="x")],
+        [op("NAMESPACES", flags=shimkit.NAMESPACES)],
+    ],
+    ids=lambda ops: ops[0].name,
+)
+def test_what_an_exec_would_not_do_is_refused(bench: Bench, more: list[Op]) -> None:
+    join, *rest = exec_plan("touch", "/tmp/ran")
+    with running(bench) as init:
+        with pytest.raises(LaunchError) as caught:
+            bench.launch([join, *more, *rest], (wire.TAG_INIT, init.pidfd), flags=wire.START_EXEC)
+        assert caught.value.operation == more[0].name
+        assert str(init.pid) in bench.procs()
+    assert not (bench.lab.root / "tmp/ran").exists()
 
 
 def test_an_exec_into_what_has_ended_is_refused(bench: Bench) -> None:

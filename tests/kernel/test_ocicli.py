@@ -11,7 +11,7 @@ import pytest
 
 from tests.kernel.ocikit import Config, Oci, make_oci
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.host  # the life of a container in the VM too: tests/conformance, test_engines.py
 
 
 @pytest.fixture
@@ -104,9 +104,22 @@ def test_a_failed_create_leaves_nothing(oci: Oci, tmp_path: Path) -> None:
     assert oci.leftovers() == []
 
 
-def test_a_program_that_is_not_there_is_told_by_start(oci: Oci) -> None:
+def test_a_program_that_is_not_there_is_told_by_create(oci: Oci) -> None:
     oci.configure("no-such-program")
+    assert "executable file not found in $PATH" in oci.quiet("create", oci.id, code=1)
+    for path, why in (("/bin/no-such", "ENOENT"), ("/etc/passwd", "EACCES"), ("/tmp", "EACCES"), ("passwd", "$PATH")):
+        oci.configure(path)
+        assert why in oci.quiet("create", oci.id, code=1)
+    oci.configure("./sh", "-c", "exit 6", change=lambda c: c["process"].update(cwd="/bin"))
+    oci.quiet("run", oci.id, code=6)
     oci.quiet("create", oci.id)
+    assert oci.leftovers() == [str(oci.state_dir / oci.id), str(oci.cgroup)]
+
+
+def test_a_program_that_went_meanwhile_is_told_by_start(oci: Oci) -> None:
+    oci.configure("sleep", "100")
+    oci.quiet("create", oci.id)
+    (oci.bundle / "rootfs/bin/sleep").unlink()
     assert "executable file not found in $PATH" in oci("start", oci.id, code=1)
     assert oci.wait("stopped")["pid"] == 0
 
