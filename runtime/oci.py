@@ -203,7 +203,7 @@ _process = table(
             },
             ("policy",),
         ),
-        "ioPriority": table({"class": one_of(*linux.IOPRIO_CLASSES), "priority": _number(0, 7)}, ("class", "priority")),
+        "ioPriority": table({"class": one_of(*linux.IOPRIO_CLASSES), "priority": _number(0, 7)}, ("class",)),
         "execCPUAffinity": no(""),
     },
     ("args", "cwd"),

@@ -108,7 +108,7 @@ def compile_plan(
     ops += devices
     ops += _console(spec)
     ops += _identity(spec, spaces)
-    ops += _sysctls(config, spaces)
+    ops += _sysctls(spec, spaces)
     if spaces.new & linux.CLONE_NEWNET:
         ops.append(op("LOOPBACK"))
     ops.append(op("PIVOT"))
@@ -238,13 +238,15 @@ def _identity(spec: Mapping[str, Any], spaces: Namespaces) -> list[Op]:
     return ops
 
 
-def _sysctls(config: Mapping[str, Any], spaces: Namespaces) -> list[Op]:
+def _sysctls(spec: Mapping[str, Any], spaces: Namespaces) -> list[Op]:
     ops = []
-    for key, value in (config.get("sysctl") or {}).items():
+    for key, value in (spec["linux"].get("sysctl") or {}).items():
         where = f"/linux/sysctl/{oci.escape(key)}"
         if not re.fullmatch(_SYSCTL, key) or ".." in key:
             raise DefinitionError(f"{key!r} is not the name of a sysctl", where)
         dotted = key.replace("/", ".")
+        if dotted == "kernel.hostname" or (dotted == "kernel.domainname" and spec.get("domainname")):
+            raise DefinitionError(f"{key} has a property of its own", where, f"set {dotted[7:]!r}")
         if dotted in _IPC_SYSCTLS or dotted.startswith("fs.mqueue."):
             need, word = linux.CLONE_NEWIPC, "ipc"
         elif dotted.startswith("net."):

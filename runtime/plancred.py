@@ -81,7 +81,9 @@ def attribute_ops(process: Mapping[str, Any], config: Mapping[str, Any]) -> list
             raise DefinitionError("no flag of personality is supported", "/linux/personality/flags")
         ops.append(op("PERSONALITY", domain=linux.PERSONALITIES[domain["domain"]]))
     if priority := process.get("ioPriority"):
-        ops.append(op("IOPRIO", kind=linux.IOPRIO_CLASSES[priority["class"]], level=priority["priority"]))
+        if "priority" not in priority and priority["class"] != "IOPRIO_CLASS_IDLE":
+            raise DefinitionError("is missing", "/process/ioPriority/priority")
+        ops.append(op("IOPRIO", kind=linux.IOPRIO_CLASSES[priority["class"]], level=priority.get("priority", 0)))
     if scheduler := process.get("scheduler"):
         ops.append(_sched(scheduler))
     return ops

@@ -47,12 +47,12 @@ def _kill(entry: Entry, number: int, *, everyone: bool) -> None:
     if status == CREATING:
         raise RefusedError("it is being created", f"container {entry.id!r}")
     if everyone:
-        groups.signal_all(state.cgroup, number)  # what a stopped one left behind too: nothing else ends that
+        groups.signal_all(state.own_cgroup(), number)  # what a stopped one left behind too: nothing else ends that
         return
     if status == STOPPED or state.process is None:
         raise GoneError("container not running", f"container {entry.id!r}")
     state.process.signal(number)
-    if number == signal.SIGKILL and not _own_pids(entry):
+    if number == signal.SIGKILL and state.is_own_cgroup() and not _own_pids(entry):
         groups.kill(state.cgroup)  # its other processes do not die with the first one
 
 
@@ -102,7 +102,12 @@ def _delete(call: Call, entry: Entry, force: bool) -> None:
 def destroy(call: Call, entry: Entry, state: State) -> None:
     """Kill what runs, remove cgroup and state, run the poststop hooks. The lock is the caller's."""
     _end(state)
-    groups.remove(state.cgroup, state.made)
+    if state.is_own_cgroup():
+        groups.remove(state.cgroup, state.made)
+    elif groups.is_cgroup(state.cgroup) and (state.cgroup_id or not groups.remove_empty(state.cgroup, state.made)):
+        call.log.warning(f"{state.cgroup} is not the cgroup that was made for container {entry.id!r}: left alone")
+    else:
+        groups.remove_made(state.made)
     try:
         spec = entry.config()
     except HostError as error:
@@ -118,5 +123,5 @@ def _end(state: State) -> None:
             state.process.signal(signal.SIGKILL)
         except GoneError:
             pass
-    if state.cgroup:
+    if state.is_own_cgroup():
         groups.kill(state.cgroup)

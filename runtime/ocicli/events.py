@@ -33,7 +33,7 @@ def events(call: Call) -> int:
     state = entry.load()
     if entry.status(state) == STOPPED or state.process is None:
         raise GoneError("container not running", f"container {entry.id!r}")
-    cgroup = Path(state.cgroup)
+    cgroup = Path(state.own_cgroup())
     if call.options.flag("stats"):
         _print("stats", entry.id, stats(cgroup))
         return 0

@@ -227,11 +227,24 @@ def remove(path: str, made: tuple[str, ...] | list[str] = (), wait: float = KILL
     remove_made(made)
 
 
+def is_cgroup(path: str) -> bool:
+    return bool(path) and os.path.exists(f"{path}/cgroup.procs")
+
+
+def remove_empty(path: str, made: tuple[str, ...] | list[str]) -> bool:
+    """Remove a cgroup that nobody uses, and kill nothing. Whether it is gone."""
+    with suppress(OSError):
+        os.rmdir(path)
+    remove_made(made)
+    return not is_cgroup(path)
+
+
 def remove_made(made: tuple[str, ...] | list[str]) -> None:
     """Those that we made and nobody uses."""
     for path in sorted(made, key=len, reverse=True):
         with suppress(OSError):
-            os.rmdir(path)
+            if is_cgroup(path):
+                os.rmdir(path)
 
 
 def freeze(path: str, frozen: bool, wait: float = 10.0) -> None:

@@ -15,6 +15,14 @@ from typing import Any
 from config.errors import HostError, WharfError
 
 
+def inherit_env(spec: Mapping[str, Any]) -> None:
+    """A hook whose environment is not said gets ours, as runc and crun have it."""
+    for hooks in (spec.get("hooks") or {}).values():
+        for hook in hooks or ():
+            if hook.get("env") is None:
+                hook["env"] = [f"{name}={value}" for name, value in os.environ.items()]
+
+
 def run_hooks(spec: Mapping[str, Any], kind: str, state: Mapping[str, Any]) -> None:
     """Run the hooks of one kind in their order. Raises HostError at the first that fails."""
     for hook in (spec.get("hooks") or {}).get(kind) or ():

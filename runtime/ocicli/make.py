@@ -18,7 +18,7 @@ from config.errors import DefinitionError, GoneError, HostError, LaunchError, Re
 from runtime import launchlink, oci, probe, wire
 from runtime.bundle import load_bundle
 from runtime.ocicli import groups, stdio
-from runtime.ocicli.hooks import run_poststop
+from runtime.ocicli.hooks import inherit_env, run_poststop
 from runtime.ocicli.process import Process
 from runtime.ocicli.start import GATE, known
 from runtime.ocicli.store import CREATED, RUNNING, STOPPED, State, entries, new_entry, now
@@ -77,6 +77,8 @@ def make(call: Call, *, gate: bool, detach: bool = True, terminal: socket.socket
         owner=_owner(),
         annotations=spec.get("annotations"),
     )
+    stdio.complete_env(spec["process"], rootfs)
+    inherit_env(spec)
     stdio.check_console(spec["process"], "console-socket" in options, detach)
     kept = stdio.kept_fds(options.number("preserve-fds"))
     kept.extend_env(spec["process"])
@@ -115,6 +117,8 @@ def _prepare(making: Making, rootfs: Path) -> Plan:
     state.cgroup, state.made = str(cgroup), missing
     making.entry.save(state)  # before it is there, so that a crash leaves nothing unknown
     groups.make(cgroup, host.cgroup_mount, controllers)
+    state.cgroup_id = os.stat(cgroup).st_ino
+    making.entry.save(state)
     groups.limit(cgroup, resources)
     groups.limit_devices(cgroup, resources.get("devices"), call.log.warning)
     for warning in plan.warnings:
@@ -195,7 +199,10 @@ def _undo(making: Making) -> None:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(making.pidfd, signal.SIGKILL)
             os.close(making.pidfd)
-        groups.remove(state.cgroup, state.made)
+        if state.cgroup_id:
+            groups.remove(state.cgroup, state.made)
+        else:
+            groups.remove_empty(state.cgroup, state.made)
         making.entry.remove()
     except (WharfError, OSError) as error:
         warn(str(error))

@@ -44,7 +44,9 @@ class Process:
     @staticmethod
     def from_json(value: list[Any]) -> Process:
         pid, start, boot = value
-        return Process(int(pid), int(start), str(boot))
+        if type(pid) is not int or pid < 1 or type(start) is not int or type(boot) is not str:
+            raise TypeError("not a process")
+        return Process(pid, start, boot)
 
     def alive(self) -> bool:
         """Whether it runs. A zombie does not."""

@@ -86,6 +86,7 @@ def _join(call: Call, terminal: Terminal) -> tuple[int, int, bool]:
             raise GoneError(f"cannot exec in a container that is not running: it is {status}", entry.id)
         spec = entry.config()
         process = build_process(call, spec["process"])
+        stdio.complete_env(process, state.rootfs)
         stdio.check_console(process, "console-socket" in options, options.flag("detach"))
         kept = stdio.kept_fds(options.number("preserve-fds"))
         kept.extend_env(process)
@@ -109,7 +110,7 @@ def _cgroup(stack: ExitStack, state: State, below: str) -> int:
     """The container's cgroup, or one that is there below it."""
     if ".." in below.split("/"):
         raise DefinitionError(f"{below!r} must not contain '..'", "--cgroup")
-    path = Path(state.cgroup) / below.lstrip("/")
+    path = Path(state.own_cgroup()) / below.lstrip("/")
     fd = groups.open_dir(path)
     stack.callback(os.close, fd)
     return fd

@@ -34,7 +34,7 @@ def start(call: Call) -> int:
         except GoneError:
             raise RefusedError("cannot start a container that has stopped", entry.id) from None
         except LaunchError as error:
-            groups.kill(state.cgroup)
+            groups.kill(state.own_cgroup())
             raise known(error) from None
         state.phase = RUNNING
         entry.save(state)
@@ -49,7 +49,7 @@ def poststart(entry: Entry, state: State) -> None:
     try:
         run_hooks(entry.config(), "poststart", state.oci(RUNNING))
     except HostError:
-        groups.kill(state.cgroup)
+        groups.kill(state.own_cgroup())
         raise
 
 

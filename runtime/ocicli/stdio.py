@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from config.errors import DefinitionError, HostError
+from config.errors import DefinitionError, HostError, WharfError
 from runtime.ocicli.store import write_whole
 
 PROGRAM = "wharf-launch"
@@ -58,6 +58,20 @@ def kept_fds(preserve: int | None) -> Kept:
         if not handed:
             raise DefinitionError(f"file descriptor {fd} is not open", "--preserve-fds")
     return Kept(fds, sockets)
+
+
+def complete_env(process: dict[str, Any], rootfs: str | Path) -> None:
+    """HOME, where nothing is said of it: that of the root's /etc/passwd, else /. Engines leave it to the runtime."""
+    env = process.get("env") or ()
+    if any(entry.startswith("HOME=") for entry in env):
+        return
+    from runtime import users
+
+    try:
+        home = users.resolve(Path(rootfs), str((process.get("user") or {}).get("uid", 0))).home
+    except WharfError:
+        home = "/"
+    process["env"] = [*env, f"HOME={home}"]
 
 
 def to_socket(path: str, what: str) -> socket.socket:

@@ -33,6 +33,7 @@ CREATING, CREATED, STARTING, RUNNING, PAUSED, STOPPED = (
     "paused",
     "stopped",
 )
+PHASES = (CREATING, CREATED, STARTING, RUNNING)
 
 
 class State:
@@ -42,6 +43,7 @@ class State:
         "annotations",
         "bundle",
         "cgroup",
+        "cgroup_id",
         "created",
         "id",
         "made",
@@ -65,6 +67,7 @@ class State:
         phase: str = CREATING,
         process: Process | None = None,
         cgroup: str = "",
+        cgroup_id: int = 0,
         made: tuple[str, ...] = (),
     ) -> None:
         self.id = id
@@ -77,6 +80,7 @@ class State:
         self.phase = phase
         self.process = process
         self.cgroup = cgroup  # absolute path of its directory
+        self.cgroup_id = cgroup_id  # its inode, which no later cgroup of this boot gets; 0: not made yet
         self.made = made  # cgroups that were made for it, topmost first
 
     def to_json(self) -> str:
@@ -90,9 +94,38 @@ class State:
             values = json.loads(text)
             process = values.pop("process")
             made = tuple(values.pop("made"))
-            return State(values.pop("id"), **values, made=made, process=Process.from_json(process) if process else None)
+            state = State(
+                values.pop("id"), **values, made=made, process=Process.from_json(process) if process else None
+            )
+            state.check()
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not a state: {error}") from None
+        return state
+
+    def check(self) -> None:
+        """Raises ValueError for what was not written by us: a delete kills and removes what stands here."""
+        words = (self.id, self.version, self.bundle, self.rootfs, self.created, self.owner, self.cgroup, *self.made)
+        if not all(type(word) is str and "\0" not in word for word in words) or type(self.cgroup_id) is not int:
+            raise ValueError("not a state: a value of another type")
+        if self.phase not in PHASES:
+            raise ValueError(f"not a state: phase {self.phase!r}")
+        if self.cgroup and os.path.normpath(self.cgroup) != self.cgroup:
+            raise ValueError("not a state: cgroup is no plain path")
+        if not all(f"{self.cgroup}/".startswith(f"{path}/") and len(path) > 1 for path in self.made):
+            raise ValueError("not a state: made is not above cgroup")
+
+    def own_cgroup(self) -> str:
+        """The path of its cgroup. Raises GoneError when it is another's by now."""
+        if not self.is_own_cgroup():
+            raise GoneError(f"its cgroup is gone: {self.cgroup}", f"container {self.id!r}")
+        return self.cgroup
+
+    def is_own_cgroup(self) -> bool:
+        """Whether the directory is still the cgroup that was made for it. Gone is no; not made yet is no."""
+        try:
+            return bool(self.cgroup_id) and os.stat(self.cgroup).st_ino == self.cgroup_id
+        except OSError:
+            return False
 
     def oci(self, status: str) -> dict[str, Any]:
         """The state as the runtime spec has it (runtime.md, "State"), and as hooks read it."""
@@ -139,7 +172,10 @@ class Entry:
     def load(self) -> State:
         """Raises GoneError (there is none), HostError (it cannot be read)."""
         try:
-            return State.from_json(_read(f"{self.path}/state.json"))
+            state = State.from_json(_read(f"{self.path}/state.json"))
+            if state.id != self.id:
+                raise ValueError(f"it is that of {state.id!r}")
+            return state
         except FileNotFoundError:
             raise GoneError(f"container {self.id!r} does not exist") from None
         except (OSError, ValueError) as error:

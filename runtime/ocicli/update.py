@@ -52,7 +52,7 @@ def _freeze(call: Call, need: str, *, frozen: bool) -> int:
         status = entry.status(state, held=True)
         if status != need and not (frozen and status == CREATED):
             raise RefusedError(f"container not {need}: it is {status}", f"container {entry.id!r}")
-        groups.freeze(state.cgroup, frozen)
+        groups.freeze(state.own_cgroup(), frozen)
     return 0
 
 
@@ -72,7 +72,7 @@ def update(call: Call) -> int:
         config = spec.setdefault("linux", {})
         whole = merge(config.get("resources") or {}, wanted)
         oci.resources(whole, "/linux/resources")
-        path = Path(state.cgroup)
+        path = Path(state.own_cgroup())
         _fits(path, whole.get("memory") or {})
         groups.limit(path, whole)
         if "devices" in wanted:
