@@ -49,13 +49,14 @@ def test_exec_takes_user_cwd_and_environment(box: Box) -> None:
 
 
 def test_exec_takes_a_process(box: Box) -> None:
+    env = ["X=y", "HOME=/h"]
     box.up()
     path = box.bundle / "process.json"
-    path.write_text(json.dumps({**box.process, "args": ["/probe", "p"], "user": {"uid": 5, "gid": 6}, "env": ["X=y"]}))
+    path.write_text(json.dumps({**box.process, "args": ["/probe", "p"], "user": {"uid": 5, "gid": 6}, "env": env}))
     seen = execute(box, "--process", str(path), box.name)
     assert seen["args"] == ["/probe", "p"]
     assert seen["uids"] == [5] * 3
-    assert seen["env"] == ["X=y"]
+    assert seen["env"] == env
 
 
 @pytest.mark.parametrize("words", [["/no/such"], []])
