@@ -1,6 +1,6 @@
 """Where other runtimes, as Debian 12 packages them (crun 1.8.1, runc 1.1.5), do otherwise on a whole cgroup v2.
 
-A strict expected failure for that runtime alone: reason, then the cases.
+An expected failure for that runtime alone, strict unless it is `UNSURE`: reason, then the cases.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ _CRUN: Reasons = {
     ),
     "1.8.1 tells a startContainer hook / as the bundle": ("test_a_hook_gets_the_state_on_its_input[startContainer]",),
     "start does not tell what became of the hooks that it runs": (
+        "test_hooks_run_in_the_order_of_the_lifecycle_and_of_their_list",
         "test_a_hook_that_fails_at_start_stops_the_container",
         "test_a_hook_that_cannot_be_is_an_error[relative-startContainer]",
         "test_a_hook_that_cannot_be_is_an_error[missing-startContainer]",
@@ -158,4 +159,6 @@ def _by_case(reasons: Reasons) -> dict[str, str]:
     return {case: reason for reason, cases in reasons.items() for case in cases}
 
 
+# start returns before its hooks have run: whether they are seen in time is luck
+UNSURE = {"crun": {"test_hooks_run_in_the_order_of_the_lifecycle_and_of_their_list"}}
 QUIRKS: dict[str, dict[str, str]] = {"crun": _by_case(_CRUN), "runc": _by_case(_RUNC)}
