@@ -1,5 +1,5 @@
 # The verbs of the project. CI (.ci/run) calls the same.
-.PHONY: setup check test bench build demo demo-live demo-metrics lock clean
+.PHONY: setup check test bench mutants build demo demo-live demo-metrics lock clean
 PY = .venv/bin/python
 
 setup:
@@ -13,6 +13,9 @@ test: setup
 
 bench: setup
 	@$(PY) -m scripts.run_bench
+
+mutants: setup
+	@$(PY) -m scripts.mutants
 
 build: setup
 	@rm -rf dist && $(PY) -m build --no-isolation --outdir dist . && ls -l dist

@@ -47,9 +47,10 @@ def _read(file: Path) -> bytes:
     except OSError as error:
         hint = "a bundle is a directory with config.json"
         raise DefinitionError(f"cannot be read: {error.strerror}", hint=hint) from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise DefinitionError("is not a regular file")
     with os.fdopen(fd, "rb") as opened:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise DefinitionError("is not a regular file")
         data = opened.read(MAX_CONFIG + 1)
     if len(data) > MAX_CONFIG:
         raise DefinitionError(f"is larger than {MAX_CONFIG} bytes")

@@ -170,7 +170,7 @@ def resolve(root: Root | None, user: str | None, group_add: Sequence[str] = ()) 
     unique = tuple(sorted({g for g in extra if g != gid}))
     if len(unique) > MAX_GROUPS:
         raise DefinitionError(f"user is in more than {MAX_GROUPS} groups", "user")
-    home = entry.home if entry and entry.home.startswith("/") else "/"
+    home = entry.home if entry and entry.home.startswith("/") and "\0" not in entry.home else "/"
     return User(uid, gid, unique, home)
 
 

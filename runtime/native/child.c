@@ -41,6 +41,31 @@ int wait_gate(struct child *c, struct fault *f)
 	return 0;
 }
 
+/* A line for the container's log, by its stderr. Nobody reads there before the program runs: it is lost when there is
+ * no room. */
+static void say_to_stderr(void *arg, const char *line)
+{
+	const struct child *c = arg;
+	int fd = c->fds.stdio[2] >= 0 && !c->arranged ? c->fds.stdio[2] : STDERR_FILENO;
+	struct pollfd p = {.fd = fd, .events = POLLOUT};
+	char text[HOOK_LINE_MAX + 1];
+	struct out o = {text, 0, sizeof text - 1};
+	out_text(&o, line);
+	text[o.n++] = '\n';
+	if (poll(&p, 1, 0) > 0 && p.revents & POLLOUT && write(fd, text, o.n) < 0)
+		errno = 0;
+}
+
+static int run_ours(struct child *c, unsigned kind, int hangup, struct fault *f)
+{
+	const struct hook_ask ask = {.kind = kind,
+				     .pid = c->pid,
+				     .hangup = hangup,
+				     .say = c->cut_hooks ? say_to_stderr : NULL,
+				     .say_arg = c};
+	return run_hooks(c->plan, &ask, f);
+}
+
 /* The parent runs its own in the runtime's namespaces; ours see the runtime's root still, but from inside. */
 int hooks_before_pivot(struct child *c, struct fault *f)
 {
@@ -61,8 +86,7 @@ int hooks_before_pivot(struct child *c, struct fault *f)
 		if (n != (ssize_t)sizeof go || go.word != LAUNCH_HOOKS)
 			return fail_as(f, NULL, ECANCELED, "gate", "hooks");
 	}
-	struct hook_ask ask = {.kind = HOOK_CREATE_CONTAINER, .pid = c->pid, .hangup = c->sync};
-	return run_hooks(c->plan, &ask, f);
+	return run_ours(c, HOOK_CREATE_CONTAINER, c->sync, f);
 }
 
 /* In a new user namespace: root of it, where its map has one, so that files made here have an owner. */
@@ -233,12 +257,12 @@ static int set_up(struct child *c, bool wait_first, uint64_t late_namespaces, st
 		return -1;
 	if (c->fds.stdio[0] < 0)
 		take_own_null(c);
+	c->arranged = true;
 	if (arrange_fds(c, &gate, f) < 0 || run_self_ops(c, f) < 0 || take_terminal(c->plan, f) < 0)
 		return -1;
 	if (gate >= 0 && (look_for_program(c->plan, f) < 0 || wait_start(c, gate, f) < 0))
 		return -1;
-	struct hook_ask ask = {.kind = HOOK_START_CONTAINER, .pid = c->pid, .hangup = gate < 0 ? c->sync : -1};
-	if (run_hooks(c->plan, &ask, f) < 0)
+	if (run_ours(c, HOOK_START_CONTAINER, gate < 0 ? c->sync : -1, f) < 0)
 		return -1;
 	if (apply_filter(c->plan, false, f) < 0 || apply_credentials(c->plan, f) < 0)
 		return -1;

@@ -179,6 +179,7 @@ static int start_child(struct attempt *a, const struct plan *plan, const struct 
 		c.sync = a->sync[1];
 		c.trees = a->trees;
 		c.fds = a->fds;
+		c.cut_hooks = ask->say != NULL;
 		close(a->sync[0]);
 		if (a->helped) {
 			clone_in_userns(&c, j.userns, flags);
@@ -198,7 +199,7 @@ static int run_own_hooks(const struct attempt *a, const struct plan *plan, const
 			 struct fault *f)
 {
 	const struct go go = {.word = LAUNCH_HOOKS, .pid = a->pid};
-	struct hook_ask hooks = {.pid = a->pid, .hangup = ask->hangup};
+	struct hook_ask hooks = {.pid = a->pid, .hangup = ask->hangup, .say = ask->say, .say_arg = ask->say_arg};
 	for (hooks.kind = HOOK_PRESTART; hooks.kind <= HOOK_CREATE_RUNTIME; hooks.kind++)
 		if (run_hooks(plan, &hooks, f) < 0)
 			return -1;

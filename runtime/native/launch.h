@@ -30,8 +30,10 @@ struct child {
 	struct op idmap; /* for the next MOUNT, if userns is not -1 */
 	int userns;      /* borrowed from trees */
 	bool pivoted;
-	bool gated; /* the parent's go was read */
-	pid_t pid;  /* our own as the parent sees it; known after its go */
+	bool gated;     /* the parent's go was read */
+	bool arranged;  /* fds.stdio are 0 to 2 by now */
+	bool cut_hooks; /* what hooks write goes to the container's stderr, cut; else they have stdio as it is */
+	pid_t pid;      /* our own as the parent sees it; known after its go */
 	struct child_fds fds;
 };
 #define NO_CHILD                                                                                                       \
@@ -119,6 +121,9 @@ struct go {
 	int32_t pid;
 };
 
+/* Takes a line of a hook's output, without its newline. */
+typedef void say_fn(void *arg, const char *line);
+
 struct launch_ask { /* fds borrowed; -1 where absent */
 	int cgroup, netns, proc;
 	int hangup;     /* readable or hung up when the launch is not wanted any more */
@@ -127,6 +132,8 @@ struct launch_ask { /* fds borrowed; -1 where absent */
 	int console;    /* socket that a terminal's master is sent to */
 	bool others;    /* the cgroup holds processes that are not ours to kill */
 	bool reset_oom; /* our oom_score_adj is not to be inherited */
+	say_fn *say;    /* gets what hooks write; NULL: they have stdio as it is */
+	void *say_arg;
 	struct child_fds fds;
 };
 #define NO_LAUNCH_ASK                                                                                                  \
@@ -170,12 +177,16 @@ enum {
 	HOOK_KINDS
 };
 
+enum { HOOK_LINE_MAX = 200 };
+
 struct hook_ask {
 	unsigned kind;
 	pid_t pid;         /* for the state: init as the host sees it, 0 when it has ended */
 	int hangup;        /* borrowed: as in launch_ask; -1: none */
 	uint64_t limit_ms; /* of a hook that has no timeout of its own; 0: none */
 	bool go_on;        /* one that fails does not keep the others from running */
+	say_fn *say;       /* gets the first lines of what each writes; NULL: they have our stdout and stderr */
+	void *say_arg;
 };
 
 /* Whether there are hooks of one of the kinds: bits, 1 << HOOK_... */

@@ -154,7 +154,9 @@ void start_late_hooks(struct shim *s, unsigned kind);
 /* True when pid was the one that runs them. */
 bool late_hooks_reaped(struct shim *s, pid_t pid);
 /* Of a launch that failed: run poststop and wait. */
-void run_undone_hooks(const struct plan *plan);
+void run_undone_hooks(struct shim *s, const struct plan *plan);
+/* A line of the container's log; arg: its struct logs. */
+say_fn say_to_log;
 
 /* shim.c */
 int watch(const struct shim *s, int fd, unsigned kind, unsigned index, uint32_t events);

@@ -167,11 +167,13 @@ static int launch(struct shim *s, const struct start_fds *fds, bool input, struc
 	ask.hangup = START_FD;
 	ask.pipes = ask.reset_oom = true;
 	ask.input = input;
+	ask.say = say_to_log;
+	ask.say_arg = &s->logs;
 	bool peer = plan_find(&plan, OP_PEER, &op);
 	int err = peer ? peer_launch(s, &plan, START_FD, &run, f) : launch_init(&plan, &ask, &run, f);
 	if (err < 0) {
 		explain_death(s, f);
-		run_undone_hooks(&plan);
+		run_undone_hooks(s, &plan);
 	}
 	if (err == 0 && (peer || has_hooks(&plan, 1u << HOOK_POSTSTART | 1u << HOOK_POSTSTOP)))
 		s->plan = plan;

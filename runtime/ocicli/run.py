@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from config.errors import DefinitionError, GoneError, RefusedError
 from runtime import wire
-from runtime.bundle import MAX_CONFIG, parse_config
+from runtime.bundle import parse_config
 from runtime.ocicli import groups, stdio
 from runtime.ocicli.args import parse_number
 from runtime.ocicli.end import destroy
+from runtime.ocicli.given import read_given
 from runtime.ocicli.make import launch, make
 from runtime.ocicli.start import poststart
 from runtime.ocicli.store import CREATED, PAUSED, RUNNING, State
@@ -150,11 +151,9 @@ def build_process(call: Call, base: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_file(name: str) -> dict[str, Any]:
+    data = read_given(name)
     try:
-        data = Path(name).read_bytes()[: MAX_CONFIG + 1]
         process = parse_config(data)
-    except OSError as error:
-        raise DefinitionError(f"cannot be read: {error.strerror}", name) from None
     except DefinitionError as error:
         error.file = name
         raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from runtime import oci
 from runtime.bundle import parse_config
 from runtime.ocicli import groups
 from runtime.ocicli.args import Values
+from runtime.ocicli.given import read_given
 from runtime.ocicli.store import CREATED, PAUSED, RUNNING
 
 if TYPE_CHECKING:
@@ -105,12 +105,13 @@ def parse_resources(options: Values) -> dict[str, Any]:
 
 
 def _from_file(name: str) -> dict[str, Any]:
+    data = read_given(name)
     try:
-        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-    except OSError as error:
-        raise DefinitionError(f"cannot be read: {error.strerror}", name) from None
-    wanted = parse_config(data)
-    oci.resources(wanted, "")
+        wanted = parse_config(data)
+        oci.resources(wanted, "")
+    except DefinitionError as error:
+        error.file = name
+        raise
     found: dict[str, Any] = wanted
     return found
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -119,6 +121,27 @@ def test_a_created_container_waits_at_its_gate(bench: Bench) -> None:
     assert bench.output() == "runs\n"
     with pytest.raises(GoneError):
         launchlink.start(bench.gate)
+
+
+def test_only_the_launchers_user_starts_what_was_created(bench: Bench) -> None:
+    """Whatever the mode of the gate's name is by then."""
+    one = bench.create(sh(bench.lab.root, "echo runs"))
+    bench.gate.chmod(0o666)
+    script = f"""
+import os, socket
+os.chdir({str(bench.gate.parent)!r})
+os.setuid(12345)
+with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
+    s.settimeout(10)
+    s.connect({bench.gate.name!r})
+    print(s.recv(10))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=20)
+    assert done.stdout == b"b''\n"
+    assert Path(f"/proc/{one.pid}/comm").read_text() == "wharf-launch\n"
+    launchlink.start(bench.gate)
+    assert wait(one) == 0
+    assert bench.output() == "runs\n"
 
 
 def test_what_goes_wrong_at_the_start_is_told_to_the_starter(bench: Bench) -> None:

@@ -1,7 +1,10 @@
 """Hooks: when each runs, where, with what, and what comes of a failure; without a shim and with one."""
 
+# ruff: noqa: ASYNC240 (tests look at a real kernel)
+
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -251,6 +254,78 @@ async def test_a_late_hook_that_fails_or_hangs_is_told_in_the_log_and_nothing_el
     assert f"wharf-shim: hook {hanging} failed: timeout\n" in text
     assert f"wharf-shim: hook {failing} failed: exit 4\n" in text
     assert list(hooks.told()) == ["poststop"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["createRuntime", "createContainer"])
+async def test_a_hook_dies_with_its_shim(lab: Lab, hooks: Hooks, kind: str) -> None:
+    """Nobody is left who would end it when its time is over."""
+    hooks.add(kind, f"#!/bin/sh\n: >{hooks.file}.begun\nexec sleep 1000\n")
+    begun = Path(f"{hooks.file}.begun")
+
+    async def start() -> None:
+        with pytest.raises((GoneError, LaunchError, HostError)):
+            await lab.start(plan(lab, hooks, "true"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(start)
+        with anyio.fail_after(10):
+            while not begun.exists():  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        in_shims, in_leaf = ((path / "cgroup.procs").read_text().split() for path in (lab.top / "shims", lab.leaf))
+        shims = [pid for pid in in_shims if Path(f"/proc/{pid}/comm").read_text().startswith("shim:")]
+        fds = [os.pidfd_open(int(pid)) for pid in {*in_shims, *in_leaf} - {*shims}]
+        assert fds  # the hook, and the container's process
+        for pid in shims:
+            os.kill(int(pid), signal.SIGKILL)
+    try:
+        for fd in fds:
+            assert select.select([fd], [], [], 10)[0], "the hook lives on"
+    finally:
+        for fd in fds:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+            os.close(fd)
+
+
+@pytest.mark.anyio
+async def test_a_hook_over_its_time_ends_with_all_that_it_began(lab: Lab, hooks: Hooks) -> None:
+    path = hooks.add("createRuntime", "#!/bin/sh\nsleep 1000 &\nwait\n", timeout=1)
+    with pytest.raises(LaunchError, match=f"hook {path}"):
+        await lab.start(plan(lab, hooks, "true"))
+    with anyio.fail_after(10):
+        while (lab.top / "shims/cgroup.procs").read_text():  # noqa: ASYNC110 (the kernel tells nobody)
+            await anyio.sleep(0.01)
+
+
+@pytest.mark.anyio
+async def test_what_hooks_write_is_in_the_log_and_bounded(lab: Lab, hooks: Hooks) -> None:
+    """Also what floods, what hangs while it does, and what writes to both without a newline."""
+    flood = "#!/bin/sh\nyes flooding | head -n 100000\n"
+    kinds = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]
+    paths = {kind: hooks.add(kind, f"#!/bin/sh\necho from {kind}; printf 'and its stderr' >&2\n") for kind in kinds}
+    floods = [hooks.add(kind, flood) for kind in ("createRuntime", "createContainer", "poststop")]
+    endless = hooks.add("poststart", "#!/bin/sh\nexec yes\n", timeout=1)
+    with anyio.fail_after(30):
+        record, text = await lab.run(plan(lab, hooks, "exit 7"))
+    assert (record.how, record.status) == ("exited", 7)
+    lines = text.splitlines()
+    for kind, path in paths.items():
+        for wrote in (f"from {kind}", "and its stderr"):
+            assert sum(line.endswith(f"hook {path}: {wrote}") for line in lines) == 1, (kind, text)
+    for path in (*floods, endless):
+        own = [line for line in lines if f"hook {path}: " in line]
+        assert 1 < len(own) <= 33, (path, len(own))
+        assert own[-1].endswith("(more)")
+    assert f"wharf-shim: hook {endless} failed: timeout" in lines
+
+
+@pytest.mark.anyio
+async def test_what_a_hook_said_of_a_launch_that_failed_is_in_the_log(lab: Lab, hooks: Hooks) -> None:
+    path = hooks.add("prestart", "#!/bin/sh\necho the bridge is gone >&2; exit 1\n")
+    with pytest.raises(LaunchError, match=f"hook {path}: ended with exit 1"):
+        await lab.start(plan(lab, hooks, "true"))
+    assert f"hook {path}: the bridge is gone\n" in lab.text()
 
 
 @pytest.mark.anyio

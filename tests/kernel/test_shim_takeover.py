@@ -1,6 +1,6 @@
 """A shim is killed: another one goes on with the container, and what was promised of it still holds."""
 
-# ruff: noqa: ASYNC222, ASYNC240 (tests look at a real kernel)
+# ruff: noqa: ASYNC221, ASYNC222, ASYNC240 (tests look at a real kernel)
 
 from __future__ import annotations
 
@@ -155,6 +155,31 @@ async def test_an_end_between_two_shims_is_not_lost(lab: Lab) -> None:
     told = ("exited", 5) if kernel_tells() else ("unknown", 0)
     assert (record.how, record.status, record.told) == (*told, "kernel")
     assert record.pid == first.pid
+
+
+async def test_a_number_in_the_note_is_not_asked_once_its_process_was_reaped(lab: Lab) -> None:
+    """It may be anybody's by then; here it is a zombie's, whose status is another one."""
+    with subreaper():
+        first = await lab.start(sh(lab.root, "until [ -e /tmp/go ]; do sleep 0.02; done; exit 5"))
+        stranger = os.posix_spawn("/bin/false", ["false"], {})
+        try:
+            await lose(first)
+            (lab.root / "tmp/go").touch()
+            with anyio.fail_after(20):
+                await pidfds.wait_exit(first.pidfd)
+            assert os.waitpid(first.pid, 0)[1] == 5 << 8
+            os.waitid(os.P_PID, stranger, os.WEXITED | os.WNOWAIT)
+            note = lab.run_dir / "init"
+            note.write_text(note.read_text().replace(f"pid={first.pid}\n", f"pid={stranger}\n"))
+            second = await take_over(lab, first.pidfd, first.output)
+            with anyio.fail_after(20):
+                record = await second.wait_exit()
+                await second.wait_gone()
+            second.close()
+        finally:
+            first.close()
+            os.waitpid(stranger, 0)
+    assert (record.how, record.status) == (("exited", 5) if kernel_tells() else ("unknown", 0))
 
 
 async def test_a_run_has_one_shim(lab: Lab) -> None:

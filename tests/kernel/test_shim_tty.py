@@ -124,6 +124,24 @@ async def test_a_stdin_pipe_is_written_by_clients_and_closed_by_command(lab: Lab
         await see(lab, "end")
 
 
+@pytest.mark.parametrize("size", [4097, 4098, 60_000])
+async def test_a_client_that_sends_more_than_there_is_room_for_is_dropped(lab: Lab, size: int) -> None:
+    """4096 bytes of input a packet; the container reads none of them, so they would all be kept."""
+    async with running(lab, plain(lab, "echo ready; sleep 1000"), stdin=True) as one:
+        await see(lab, "ready")
+        sock, _ = await attach(one)
+        with sock:
+            for _ in range(16):  # a full pipe
+                sock.send(wire.ATTACH_INPUT + bytes(4096))
+            sock.send(wire.ATTACH_INPUT + bytes(size))
+            sock.settimeout(10)
+            while sock.recv(65536):
+                pass
+        other, _ = await attach(one)
+        other.close()
+        await one.hello()
+
+
 async def test_a_client_that_does_not_read_is_dropped_and_the_container_goes_on(lab: Lab) -> None:
     script = "head -c 6000000 /dev/zero | tr '\\0' 'x'; echo; echo done"
     async with running(lab, plain(lab, f"cat > /dev/null; {script}"), stdin=True) as one:

@@ -77,6 +77,8 @@ def test_numbers_need_no_files(tmp_path: Path) -> None:
 def test_bytes_that_are_no_text_do_no_harm(root: Path) -> None:
     (root / "etc/passwd").write_bytes(b"\xff\xfe:x:5:5::/:\nweb:x:1:2::/h:\n")
     assert resolve(root, "web") == User(1, 2, (29, 44, 1001), "/h")
+    (root / "etc/passwd").write_bytes(b"web:x:1:2::/h\0me:\n")  # no variable can hold it
+    assert resolve(root, "web").home == "/"
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../../../../../etc/passwd", "/../../etc/passwd"])
