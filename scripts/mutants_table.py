@@ -305,21 +305,14 @@ MUTANTS = (
         "supervisor/store_file.py",
         "        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)",
         "        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)",
-        ("tests/e2e/test_spine.py::test_a_second_daemon_is_refused_and_touches_nothing",),
+        ("tests/unit/supervisor/test_store_files.py",),
     ),
     Mutant(
         "a_kill_of_ours_is_an_oom",
         "supervisor/ends.py",
         "        we_killed=we_killed,",
         "        we_killed=False,",
-        ("tests/e2e/test_spine.py::test_term_is_waited_for_then_the_whole_cgroup_is_killed",),
-    ),
-    Mutant(
-        "a_failed_start_leaves_its_places",
-        "supervisor/launch.py",
-        "                    await to_thread.run_sync(self.clean, container.name, generation, limiter=self._threads)\n",
-        "                    pass\n",
-        ("tests/e2e/test_spine.py::test_a_missing_program_is_told_with_its_name",),
+        ("tests/unit/supervisor/test_ends.py",),
     ),
     Mutant(
         "what_runs_without_a_shim_is_given_up",
