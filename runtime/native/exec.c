@@ -35,6 +35,7 @@ static int start_helper(struct shim *s, struct exec *e, const struct plan *plan,
 			       .init = s->pidfd,
 			       .late = s->late_cgroup,
 			       .reset_oom = true,
+			       .tied = true,
 			       .fds = given};
 	struct joining j = {.helper_fd = -1, .sync = -1};
 	int err = start_join(plan, &ask, &j, f);

@@ -17,6 +17,8 @@ static int become_program(struct child *c, struct fault *f)
 	setsid();
 	if (take_terminal(c->plan, f) < 0)
 		return -1;
+	if (c->tied)
+		die_with_parent();
 	if (send(c->sync, &ready, 1, MSG_NOSIGNAL) != 1)
 		return fail(f, NULL, "ready", "");
 	if (apply_filter(c->plan, true, f) < 0)
@@ -162,6 +164,7 @@ int start_join(const struct plan *plan, const struct join_ask *ask, struct joini
 		c.plan = plan;
 		c.sync = theirs;
 		c.fds = ask->fds;
+		c.tied = ask->tied;
 		helper_main(&c, ask->init);
 	}
 	if (j->helper < 0)

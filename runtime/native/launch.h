@@ -33,6 +33,7 @@ struct child {
 	bool gated;     /* the parent's go was read */
 	bool arranged;  /* fds.stdio are 0 to 2 by now */
 	bool cut_hooks; /* what hooks write goes to the container's stderr, cut; else they have stdio as it is */
+	bool tied;      /* an exec of a shim: dies with it */
 	pid_t pid;      /* our own as the parent sees it; known after its go */
 	struct child_fds fds;
 };
@@ -209,6 +210,7 @@ struct join_ask { /* fds borrowed; -1 where absent */
 	int proc_pid;   /* its directory in the host's proc */
 	bool late;      /* do not clone into the cgroup */
 	bool reset_oom; /* as in launch_ask */
+	bool tied;      /* the program dies with us: nobody else knows it before our answer */
 	struct child_fds fds;
 };
 

@@ -227,6 +227,24 @@ async def test_exec_goes_on_and_is_reaped(lab: Lab) -> None:
         await second.wait_exit()
 
 
+async def test_an_exec_ends_with_its_shim(lab: Lab) -> None:
+    """By itself: when the answer to who asked for it is lost with the shim, nobody else knows it."""
+    first = await lab.start(sh(lab.root, TICKS))
+    null = os.open("/dev/null", os.O_RDWR)
+    plan = wire.encode([wire.op("JOIN", flags=JOIN), *self_ops(uid=5), *exec_ops("sleep", "1000")])
+    running = await first.exec(plan, null, null, null)
+    os.close(null)
+    await lose(first)
+    with anyio.fail_after(10):
+        await pidfds.wait_exit(running.pidfd)
+    running.close()
+    second = await take_over(lab, first.pidfd, first.output)
+    await second.signal(signal.SIGKILL)
+    await second.wait_exit()
+    second.close()
+    first.close()
+
+
 async def test_who_writes_while_nobody_reads_waits_and_loses_nothing(lab: Lab) -> None:
     """Shim and daemon are dead, and so are all read ends: no SIGPIPE, and a later shim reads what was written."""
     first = await lab.start(sh(lab.root, "until [ -e /tmp/go ]; do sleep 0.02; done; seq 1 30000; touch /tmp/done"))
