@@ -16,8 +16,10 @@ def end_of(*, how: str = "signaled", status: int = 9, told: str = "shim", we_kil
 
 
 def test_a_kill_of_ours_is_no_oom_whatever_the_counters_say() -> None:
-    assert end_of().oom
-    assert not end_of(we_killed=True).oom
+    for ours in (False, True):
+        oom = end_of(we_killed=ours).oom
+        assert oom is not None
+        assert oom.killed is not ours
 
 
 @pytest.mark.parametrize(
