@@ -218,6 +218,8 @@ class Container(Part):
             return [((given[1],), f"only one of image, rootfs and bundle; {given[0]} is given")]
         if self.image is not None and self.runtime != "native":
             return [(("runtime",), "an image needs runtime native; unpack it and use rootfs")]
+        if self.image is not None and self.user_namespace is not None:
+            return [(("user_namespace",), "the files of an image belong to ids of the host; unpack it and use rootfs")]
         if self.bundle is None:
             if self.image is None and self.command is None and self.entrypoint is None:
                 return [((), "a rootfs needs a command or an entrypoint")]

@@ -149,6 +149,8 @@ async def _run(
 ) -> None:
     clock, boot = SystemClock(), boot_id()
     images = Store(settings.state_dir / "images")
+    roots = Roots(images, Snapshots(images))
+    await anyio.to_thread.run_sync(roots.sweep)
     launcher = Launcher(
         tree,
         facts,
@@ -157,7 +159,7 @@ async def _run(
         shim_path(settings),
         settings.parallel_starts,
         peers(settings),
-        Roots(images, Snapshots(images)),
+        roots,
     )
     threads = anyio.CapacityLimiter(1)
     exposition = Exposition()

@@ -23,15 +23,13 @@ from config.errors import HostError, LaunchError, RefusedError, WharfError
 from config.model import Container
 from runtime import peerbundle, shim, users, wire
 from runtime.cgroups import Tree
-from runtime.images.merged import Stack
 from runtime.images.root import Rooted, Roots
 from runtime.outputpage import OutputPage
 from runtime.peer import Peer, Peers
 from runtime.probe import HostFacts
-from runtime.spec import build_spec
 from supervisor import clock
 from supervisor.spares import Spares
-from supervisor.specs import bind_sources_exist, make_dir, make_log_dir, plan_of, spec_of
+from supervisor.specs import bind_sources_exist, make_dir, make_log_dir, plan_of, rooted_of, spec_of
 
 log = logging.getLogger("wharfinger.launch")
 
@@ -208,29 +206,17 @@ class Launcher:
 
     def _compile(self, container: Container) -> Compiled:
         known = self._compiled.get(container.name)
-        rooted = self._rooted(container)
+        rooted = rooted_of(container, self.roots)
         if known is not None and known.digest == container.digest and known.rooted == rooted:
             return known
-        if rooted is not None:
-            stack: Stack | None = rooted.stack
-            spec, rootfs = build_spec(rooted.container, self.facts, stack), rooted.stack.directory
-        else:
-            stack = None
-            spec, rootfs = spec_of(container, self.facts)
+        stack = rooted.stack if rooted is not None else None
+        spec, rootfs = spec_of(container, self.facts, rooted)
         native = container.runtime == "native"
         packed = plan_of(container, spec, rootfs, self.facts, stack).encode() if native else b""
         definition = json.dumps(container.model_dump(mode="json", exclude_unset=True))
         fresh = Compiled(container.digest, spec, packed, rootfs, stack or rootfs, definition, rooted=rooted)
         self._compiled[container.name] = fresh
         return fresh
-
-    def _rooted(self, container: Container) -> Rooted | None:
-        """What a definition with an image means now; its image may be another one than at the last start."""
-        if container.image is None:
-            return None
-        if self.roots is None:
-            raise RefusedError("there is no store of images here", where=container.name)
-        return self.roots.find(container)
 
     @contextmanager
     def _request(self, container: Container, generation: int) -> Iterator[shim.StartRequest]:
@@ -328,7 +314,10 @@ class Launcher:
         if (page := self.pages.pop(name, None)) is not None:
             page.close()
         if self.roots is not None:
-            self.roots.drop(name)
+            try:
+                self.roots.drop(name)
+            except OSError as error:
+                log.warning("container=%s its writable layer stays: %s", name, error)
         self.tree.remove(name)
         with suppress(OSError):
             self.place(name).run_dir.rmdir()

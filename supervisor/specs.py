@@ -12,6 +12,7 @@ from config.errors import LaunchError, RefusedError
 from config.model import Container
 from runtime.bundle import load_bundle
 from runtime.images.merged import Stack
+from runtime.images.root import Rooted, Roots
 from runtime.plan import Plan, compile_plan
 from runtime.planhooks import Owner
 from runtime.probe import HostFacts
@@ -39,8 +40,10 @@ def make_log_dir(path: Path, name: str) -> bool:
     return True
 
 
-def spec_of(container: Container, facts: HostFacts) -> tuple[dict[str, Any], Path]:
-    """The OCI spec and the root of a definition: its bundle's own, or built from its fields."""
+def spec_of(container: Container, facts: HostFacts, rooted: Rooted | None = None) -> tuple[dict[str, Any], Path]:
+    """The OCI spec and the root of a definition: its bundle's own, or built from its fields; `rooted`: on an image."""
+    if rooted is not None:
+        return build_spec(rooted.container, facts, rooted.stack), rooted.stack.directory
     if container.bundle is not None:
         return load_bundle(Path(container.bundle))
     if container.rootfs is None:
@@ -49,6 +52,15 @@ def spec_of(container: Container, facts: HostFacts) -> tuple[dict[str, Any], Pat
     if not rootfs.is_dir():
         raise LaunchError("rootfs", str(rootfs), errno.ENOENT)
     return build_spec(container, facts), rootfs
+
+
+def rooted_of(container: Container, roots: Roots | None) -> Rooted | None:
+    """What a definition with an image means now; its image may be another one than at the last start."""
+    if container.image is None:
+        return None
+    if roots is None:
+        raise RefusedError("there is no store of images here", where=container.name)
+    return roots.find(container)
 
 
 def plan_of(

@@ -48,6 +48,15 @@ class Roots:
         self._snapshots = snapshots
         self._containers = store.containers
         self._stacks = store.root / "stacks"
+        self._making = store.root / "making"  # a daemon's own: who sweeps tmp/ is another
+
+    def sweep(self) -> None:
+        """At the daemon's start: what the one before had under way, or did not get to remove. Raises HostError."""
+        try:
+            if self._making.is_dir():
+                remove_tree(self._making)
+        except OSError as error:
+            raise HostError(f"cannot be swept: {error.strerror}", where=str(error.filename)) from error
 
     def find(self, container: Container) -> Rooted:
         """Nothing is changed. Raises RefusedError when the image is not here, BrokenError, DefinitionError."""
@@ -75,17 +84,23 @@ class Roots:
             raise HostError(f"no writable layer: {error.strerror}", where=str(error.filename or own)) from error
 
     def drop(self, name: str) -> None:
-        """The writable layer of a container, with what is in it."""
+        """The writable layer of a container, with what is in it. Raises OSError."""
         own = self._containers / name
-        gone = self._store.tmp / secrets.token_hex(8)
-        with suppress(FileNotFoundError):
-            os.rename(own, gone)
-            remove_tree(gone)
+        if not own.is_dir():
+            return
+        gone = self._fresh()
+        os.rename(own, gone)
+        remove_tree(gone)
+
+    def _fresh(self) -> Path:
+        """A name for what is to be renamed into its place, or away from it."""
+        self._making.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self._making / secrets.token_hex(8)
 
     def _link(self, stack: Stack) -> None:
         if all(_points(stack.directory / n, layer) for n, layer in zip(stack.names, stack.layers, strict=True)):
             return
-        fresh = self._store.tmp / secrets.token_hex(8)
+        fresh = self._fresh()
         fresh.mkdir(mode=0o700)
         for name, layer in zip(stack.names, stack.layers, strict=True):
             os.symlink(os.path.relpath(layer, stack.directory), fresh / name)
@@ -96,7 +111,7 @@ class Roots:
 
     def _new_upper(self, own: Path, rooted: Rooted) -> None:
         """Its root is what `/` is in the container: as the image has it."""
-        fresh = self._store.tmp / secrets.token_hex(8)
+        fresh = self._fresh()
         (fresh / "u").mkdir(parents=True, mode=0o755)
         os.chmod(fresh, 0o700)
         source = os.open(rooted.stack.layers[0], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,8 @@ def _store() -> tuple[Store, Snapshots]:
     except OSError as error:
         hint = "run it as root" if os.geteuid() else ""
         raise HostError(f"no store of images: {error.strerror}", str(error.filename or store.root), hint) from None
+    with suppress(WharfError), store.lock(exclusive=True, wait=False):  # else somebody is at work, and his is no litter
+        store.sweep()
     return store, Snapshots(store)
 
 

@@ -86,8 +86,11 @@ def _dump(context: Context) -> int:
 
 def plan(context: Context) -> int:
     """The OCI spec of one container, or with `--launch` the operations of its launch."""
+    from runtime.images.root import Roots
+    from runtime.images.snapshots import Snapshots
+    from runtime.images.store import Store
     from runtime.probe import probe
-    from supervisor.specs import plan_of, spec_of
+    from supervisor.specs import plan_of, rooted_of, spec_of
 
     name = context.args.names[0]
     path = context.args.text("file") or str(_settings().definitions_dir)
@@ -99,8 +102,10 @@ def plan(context: Context) -> int:
         context.say(f"{name}: ERROR (no such container)")
         return ERROR
     host = probe()
-    spec, rootfs = spec_of(container, host)
-    compiled = plan_of(container, spec, rootfs, host)
+    store = Store(_settings().state_dir / "images")
+    rooted = rooted_of(container, Roots(store, Snapshots(store)))
+    spec, rootfs = spec_of(container, host, rooted)
+    compiled = plan_of(container, spec, rootfs, host, rooted.stack if rooted else None)
     for warning in compiled.warnings:
         context.warn(f"warning: {warning}")
     if not context.args.on("launch"):

@@ -105,3 +105,18 @@ def test_a_definition_that_goes_takes_its_writable_layer_along(host: Host) -> No
     say(host, "images", "unpin", "shop/web:1")
     assert "shop/web:1" in say(host, "images", "prune")
     assert len(say(host, "images", "ls").splitlines()) == 1
+
+
+def test_what_a_dead_process_had_under_way_is_swept(host: Host) -> None:
+    for place, sweep in (("tmp", lambda: say(host, "images", "ls")), ("making", host.start)):
+        litter = host.base / "state/images" / place / "x/deep"
+        litter.mkdir(parents=True)
+        sweep()
+        assert not litter.exists()
+
+
+def test_the_plan_of_an_image_is_shown_without_a_daemon(host: Host) -> None:
+    say(host, "images", "import", str(archive(host.base / "one", "one")))
+    host.define("web", WEB)
+    assert "OVERLAY" in say(host, "plan", "web", "--launch")
+    assert json.loads(say(host, "plan", "web"))["process"]["user"]["uid"] == 77

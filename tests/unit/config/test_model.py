@@ -213,6 +213,19 @@ def test_something_must_run(body: str, text: str) -> None:
     assert str(parse(f"containers: {{web: {body}}}".encode(), "/t.yaml").errors[0]) == f"/t.yaml:1:14: {text}"
 
 
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ("runtime: crun", "an image needs runtime native"),
+        ("user_namespace: {uid_base: 100000}", "belong to ids of the host"),
+    ],
+)
+def test_an_image_is_refused_beside_what_it_cannot_have(body: str, text: str) -> None:
+    assert parse(b"containers: {web: {image: web}}", "/t.yaml").containers["web"].image == "web"
+    found = parse(f"containers: {{web: {{image: web, {body}}}}}".encode(), "/t.yaml").errors
+    assert text in str(found[0])
+
+
 def test_unlimited_is_the_kernels_infinity() -> None:
     assert one("ulimits: {memlock: unlimited, nofile: {soft: 1, hard: -1}}").rlimits == {
         "memlock": (RLIM_INFINITY, RLIM_INFINITY),
