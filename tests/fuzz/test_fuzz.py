@@ -95,7 +95,11 @@ def plan_seeds() -> list[bytes]:
         *(one for kind in range(6) for one in hook(kind)),
         *ops[-3:],
     ]
-    calls = [one for kind in range(3) for one in (op("PEER", kind=kind, timeout_ms=9000), op("ARG", text="/bin/crun"))]
+    calls = [
+        one
+        for kind in range(3)
+        for one in (op("PEER", kind=kind, timeout_ms=9000, flags=kind % 2), op("ARG", text="/bin/crun"))
+    ]
     whole = wire.encode(ops)
     others = [wire.encode(more), wire.encode([ops[-3], *calls, ops[-1]])]
     every = [wire.encode([wire.Op(k.name, tuple(_zero(c) for c in k.schema)), *ops[-2:]]) for k in wire.OPS.values()]

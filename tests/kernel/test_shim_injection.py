@@ -57,7 +57,7 @@ async def start_and_end(lab: Lab, program: Path, plan: bytes) -> bool:
         spare = await shim.spawn_shim(program)
         with lab.request() as request:
             one = await spare.start(plan, request)
-    except (LaunchError, HostError):
+    except (LaunchError, HostError, GoneError):
         return False
     try:
         return (await one.wait_exit()).how == "exited"
