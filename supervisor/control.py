@@ -175,7 +175,13 @@ class Daemon:
             rootfs=compiled.root,
             terminal=options.get("tty"),
         )
-        with await shim.exec(plan.encode(), *stdio) as running:
+        try:
+            begun = await shim.exec(plan.encode(), *stdio)
+        except GoneError:  # before its answer: what it may have begun dies with it
+            if shim.ended:
+                raise
+            raise _lost(name) from None
+        with begun as running:
             ended_told = _exec_told(member, running.id, args[0] if args else "")
             code: int | None = None
             try:
@@ -270,6 +276,10 @@ def in_chain(event: Decision) -> bool:
     return event.type not in BESIDE_THE_CHAIN and event.code != "definition" and event.data.get("init") is not True
 
 
+def _lost(name: str) -> HostError:
+    return HostError("its shim was lost: the command was killed", where=name, hint="run it again")
+
+
 async def _ended(name: str, shim: Shim, running: Exec, options: Mapping[str, Any]) -> int:
     """Its exit code. It does not outlive its caller."""
     try:
@@ -285,7 +295,7 @@ async def _ended(name: str, shim: Shim, running: Exec, options: Mapping[str, Any
         if shim.ended:
             raise
         running.kill()  # nobody would hear its end
-        raise HostError("its shim was lost: the command was killed", where=name, hint="run it again") from None
+        raise _lost(name) from None
     except BaseException:
         with anyio.CancelScope(shield=True), anyio.move_on_after(2):
             ended = None

@@ -125,7 +125,7 @@ class Applier:
                 os.fchown(fd, entry.uid, entry.gid)
             os.fchmod(fd, entry.mode)
             for key, value in _xattrs(entry):  # after chown, which clears capabilities
-                os.setxattr(fd, key, value)
+                _set_xattr(fd, key, value)
             os.utime(fd, ns=(entry.mtime, entry.mtime))
         finally:
             os.close(fd)
@@ -156,7 +156,7 @@ class Applier:
         if entry.kind != tar.SYMLINK:
             os.chmod(full, entry.mode)
         for key, value in _xattrs(entry):
-            os.setxattr(full, key, value, follow_symlinks=False)
+            _set_xattr(full, key, value)
         if entry.kind == tar.DIRECTORY:
             self._times[path] = entry.mtime  # what comes into it later would change it
         else:
@@ -257,6 +257,15 @@ def _xattrs(entry: Entry) -> list[tuple[bytes, bytes]]:
         if key.startswith((b"trusted.overlay.", b"user.overlay.")):  # it would forge what lower layers show
             raise TarError(f"the attribute {_shown(key)}, which is overlayfs's own")
     return [(k, v) for k, v in entry.xattrs.items() if k.startswith(_KEPT_XATTRS)]
+
+
+def _set_xattr(where: int | bytes, key: bytes, value: bytes) -> None:
+    try:
+        os.setxattr(where, key, value, follow_symlinks=isinstance(where, int))
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        raise TarError(f"the attribute {_shown(key)}, which the file system of the store cannot hold") from None
 
 
 def _shown(path: bytes) -> str:

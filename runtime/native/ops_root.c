@@ -13,22 +13,20 @@ static int set_string(int fs, const char *key, const char *value)
 	return sys_fsconfig(fs, FSCONFIG_SET_STRING, key, value, 0);
 }
 
-/* The layers by their names in the present directory, the highest first, a colon between. One by one from Linux 6.5;
- * before it as one text, of at most 255 bytes. */
+/* The layers by their names in the present directory, the highest first, a colon between. As one text while it fits:
+ * before Linux 6.5 there is no other way, and what does not know "lowerdir+" says so only at the mount. */
 static int set_layers(int fs, const struct op *op, struct fault *f)
 {
 	char text[4096];
+	if (op->a[1].s.n < 256)
+		return set_string(fs, "lowerdir", op->a[1].s.p) < 0 ? fail(f, op, "fsconfig", "lowerdir") : 0;
 	if (op->a[1].s.n >= sizeof text)
 		return fail_as(f, op, E2BIG, "fsconfig", "lowerdir");
 	copy_text(text, sizeof text, op->a[1].s.p);
 	char *rest = text;
-	for (char *name = strsep(&rest, ":"); name; name = strsep(&rest, ":")) {
-		if (set_string(fs, "lowerdir+", name) == 0)
-			continue;
-		if (errno != EINVAL || name != text)
+	for (char *name = strsep(&rest, ":"); name; name = strsep(&rest, ":"))
+		if (set_string(fs, "lowerdir+", name) < 0)
 			return fail(f, op, "fsconfig", name);
-		return set_string(fs, "lowerdir", op->a[1].s.p) < 0 ? fail(f, op, "fsconfig", "lowerdir") : 0;
-	}
 	return 0;
 }
 
