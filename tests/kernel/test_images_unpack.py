@@ -23,7 +23,7 @@ from runtime.images.snapshots import Limits, Snapshots
 from runtime.images.store import BrokenError, Image, Record, Store
 from tests.fixtures.images import MTIME, Built, build, directory, hardlink, layer, member, symlink
 
-pytestmark = [pytest.mark.kernel, pytest.mark.host]
+pytestmark = pytest.mark.host
 Member = tuple[tarfile.TarInfo, bytes]
 
 
