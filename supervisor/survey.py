@@ -47,10 +47,12 @@ class Survey:
 
 
 def places(member: Member) -> tuple[str, str]:
-    """Directories of the root and of the logs."""
+    """Directories of the root, or of the writable layer of one on an image, and of the logs."""
     launcher, name = member.hands.shared.launcher, member.state.name
     compiled = launcher.compiled(name)
-    root = compiled.rootfs if compiled is not None else member.state.definition.rootfs
+    root: object = member.state.definition.rootfs
+    if compiled is not None:
+        root = compiled.rooted.stack.upper if compiled.rooted is not None else compiled.rootfs
     return str(root or ""), str(launcher.place(name).log_dir)
 
 

@@ -65,6 +65,8 @@ class Applier:
     def _apply(self, entry: Entry) -> None:
         path = clean(entry.path)
         parent, _, name = path.rpartition(b"/")
+        if path.startswith(_AUFS) and path != _OPAQUE:
+            return
         if name.startswith(_WHITEOUT):
             self._whiteout(parent, name)
             return
@@ -145,7 +147,7 @@ class Applier:
         if entry.kind == tar.CHAR and (entry.major, entry.minor) == (0, 0):
             raise TarError(f"a device that is overlayfs's mark of a removed file: {_shown(path)}")
         if not self._devices:
-            raise TarError(f"a device node, which images.allow_devices does not allow: {_shown(path)}")
+            raise TarError(f"a device node, which --allow-devices would take: {_shown(path)}")
         kind = stat.S_IFCHR if entry.kind == tar.CHAR else stat.S_IFBLK
         os.mknod(full, kind | 0o600, os.makedev(entry.major, entry.minor))
 
@@ -270,7 +272,3 @@ def _set_xattr(where: int | bytes, key: bytes, value: bytes) -> None:
 
 def _shown(path: bytes) -> str:
     return repr(path[:200])[1:]
-
-
-def full_disk(error: OSError) -> bool:
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from config.errors import WharfError
+from config.errors import RefusedError, WharfError
 from runtime.images import media
 from runtime.images.media import Descriptor, Index
 from runtime.images.reference import is_digest, parse_reference
@@ -34,21 +34,27 @@ class Gone:
 def prune(store: Store, snapshots: Snapshots, used: Collection[str], dry: bool) -> list[Gone]:
     """Names that are not `used` (canonical) and not pinned, and all that no other name needs. Raises RefusedError when
     another command is at work."""
-    with store.lock(exclusive=True, wait=False):
+    with store.lock(exclusive=True, wait=0):
         idle = [r for r in store.records() if not r.pinned and r.ref not in used and not _by_digest(r, used)]
         kept = [r for r in store.records() if r not in idle]
         gone = [Gone("name", parse_reference(r.ref).familiar, 0, "no definition uses it") for r in idle]
         if not dry:
             for record in idle:
                 store.unname(parse_reference(record.ref))
-        return gone + _sweep(store, snapshots, kept, dry)
+        more, away = _sweep(store, snapshots, kept, dry)
+    _remove(away)
+    return gone + more
 
 
 def collect(store: Store, snapshots: Snapshots, dry: bool = False) -> list[Gone]:
     """What no name needs. Nothing when another command is at work: it will be found the next time."""
-    with suppress(WharfError), store.lock(exclusive=True, wait=False):
-        return _sweep(store, snapshots, store.records(), dry)
-    return []
+    try:
+        with store.lock(exclusive=True, wait=0):
+            gone, away = _sweep(store, snapshots, store.records(), dry)
+    except RefusedError:
+        return []
+    _remove(away)
+    return gone
 
 
 def _by_digest(record: Record, used: Collection[str]) -> bool:
@@ -56,17 +62,16 @@ def _by_digest(record: Record, used: Collection[str]) -> bool:
     return any(f"{repository}@{digest}" in used for digest in (record.digest, record.index) if digest)
 
 
-def _sweep(store: Store, snapshots: Snapshots, kept: Collection[Record], dry: bool) -> list[Gone]:
+def _sweep(store: Store, snapshots: Snapshots, kept: Collection[Record], dry: bool) -> tuple[list[Gone], list[Path]]:
+    """What goes, and where it was moved to: removing it takes its time, and needs no lock."""
     blobs, layers, broken = _marked(store, kept)
     if broken:  # what a damaged image needs is not known: nothing of any is removed
-        return []
+        return [], []
     gone = [_one(p, "blob", "no image has it") for p in store.blobs.iterdir() if p.name not in blobs]
     names = {snapshots.place(chain_id).name for chain_id in layers}
     gone += [_one(p, "layer", "no image has it") for p in store.layers.iterdir() if p.name not in names]
-    if not dry:
-        places = [store.blobs / one.name if one.what == "blob" else store.layers / one.name for one in gone]
-        _remove(store, places)
-    return gone
+    places = [store.blobs / one.name if one.what == "blob" else store.layers / one.name for one in gone]
+    return gone, [] if dry else _move_away(store, places)
 
 
 def _marked(store: Store, kept: Collection[Record]) -> tuple[set[str], set[str], bool]:
@@ -106,8 +111,8 @@ def _one(path: Path, what: str, why: str) -> Gone:
     return Gone(what, path.name, size, why)
 
 
-def _remove(store: Store, places: list[Path]) -> None:
-    """Out of the way by a rename, then removed: a power cut leaves nothing half there."""
+def _move_away(store: Store, places: list[Path]) -> list[Path]:
+    """By a rename: a power cut leaves nothing half there."""
     away = []
     for path in places:
         target = store.tmp / secrets.token_hex(8)
@@ -115,5 +120,9 @@ def _remove(store: Store, places: list[Path]) -> None:
         away.append(target)
     for directory in {path.parent for path in places}:
         sync_dir(directory)
+    return away
+
+
+def _remove(away: list[Path]) -> None:
     for path in away:
         remove_tree(path)

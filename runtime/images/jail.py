@@ -64,7 +64,7 @@ def enter(root: str, bpf: bytes, memory: int, file_size: int, cpu: int, devices:
     here = os.fsencode(root)
     _call("mount", _libc.mount(here, here, None, linux.MS_BIND, None))
     os.chdir(root)
-    _call("pivot_root", _libc.syscall(_pivot_root_number(), b".", b"."))
+    _call("pivot_root", _libc.pivot_root(b".", b"."))
     _call("umount2", _libc.umount2(b".", _MNT_DETACH))
     os.chdir("/")
     for what, limit in (
@@ -91,12 +91,6 @@ def _drop(kept: Iterable[int]) -> None:
     low, high = mask & 0xFFFFFFFF, mask >> 32
     data = struct.pack("=6I", low, low, 0, high, high, 0)
     _call("capset", _libc.capset(header, data))
-
-
-def _pivot_root_number() -> int:
-    return {"x86_64": 155, "aarch64": 41, "riscv64": 41, "armv7l": 218, "armv6l": 218, "i686": 217}.get(
-        os.uname().machine, 41
-    )
 
 
 def _call(name: str, result: int) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from runtime.images import merged
 from runtime.images.merged import Stack
 from runtime.images.reference import parse_reference
 from runtime.images.snapshots import Snapshots
-from runtime.images.store import Store, remove_tree, sync_dir
+from runtime.images.store import BrokenError, Store, remove_tree, sync_dir
 
 _NAMES = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _SHORT = 20
@@ -69,19 +68,27 @@ class Roots:
         return Rooted(with_defaults(container, image.config.run), image.record.digest, stack)
 
     def make(self, name: str, rooted: Rooted) -> None:
-        """What the mount needs, before a start: no process of the container lives. Raises HostError."""
+        """What the mount needs, before a start: no process of the container lives.
+
+        Raises HostError, BrokenError, RefusedError (the store is locked).
+        """
         own = self._containers / name
         try:
-            self._link(rooted.stack)
-            if _text(own / "image") != rooted.digest:
-                self.drop(name)
-            if not own.is_dir():
-                self._new_upper(own, rooted)
-            with suppress(FileNotFoundError):  # of a run before a power cut; the kernel wants it empty
-                remove_tree(own / "w")
-            os.mkdir(own / "w", 0o700)
+            with self._store.lock(exclusive=False):
+                self._own(own, name, rooted)
         except OSError as error:
             raise HostError(f"no writable layer: {error.strerror}", where=str(error.filename or own)) from error
+
+    def _own(self, own: Path, name: str, rooted: Rooted) -> None:
+        if not all(layer.is_dir() for layer in rooted.stack.layers):  # pruned since it was looked up
+            raise BrokenError(f"the image of {name} is not unpacked", hint="import it again")
+        self._link(rooted.stack)
+        if _text(own / "image") != rooted.digest:
+            self.drop(name)
+        if not own.is_dir():
+            self._new_upper(own, rooted)
+        remove_tree(own / "w")  # of a run before a power cut; the kernel wants it empty
+        os.mkdir(own / "w", 0o700)
 
     def drop(self, name: str) -> None:
         """The writable layer of a container, with what is in it. Raises OSError."""

@@ -18,7 +18,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from config.errors import DefinitionError, HostError
 from runtime.images import media, merged
 from runtime.images.apply import clean
 from runtime.images.media import Descriptor
-from runtime.images.store import BrokenError, Image, Store, remove_tree
+from runtime.images.store import BrokenError, Image, Store, remove_tree, sync_dir
 from runtime.images.tar import TarError
 
 _START = "import sys; sys.path[:] = sys.argv.pop().split(':'); from runtime.images.worker import main; main()"
@@ -72,7 +72,7 @@ class Snapshots:
         chain = media.chain_ids(image.config.diff_ids)
         for chain_id in chain:
             if not self.has(chain_id):
-                raise BrokenError(f"{image.record.ref} is not unpacked", hint="pull or import it again")
+                raise BrokenError(f"{image.record.ref} is not unpacked", hint="import it again")
         return [self.place(chain_id) / "f" for chain_id in chain]
 
     def ready(self, image: Image) -> bool:
@@ -95,8 +95,8 @@ class Snapshots:
             return None
         return body if isinstance(body, dict) else None
 
-    def unpack(self, image: Image, told: Callable[[str, int], None] = lambda _digest, _size: None) -> None:
-        """All layers of an image that are not here yet, two at a time. `told`: for each one that is done.
+    def unpack(self, image: Image) -> None:
+        """All layers of an image that are not here yet, two at a time.
 
         Raises DefinitionError for a layer that is not taken, BrokenError for a blob that is not what it should be,
         HostError. What was not completed is removed.
@@ -113,7 +113,6 @@ class Snapshots:
                 fresh[n] = running[n].result()
                 below = [(fresh[k].place if k in fresh else self.place(chain[k])) / "f" for k in range(n)]
                 _complete(fresh[n], below)
-                told(image.manifest.layers[n].digest, image.manifest.layers[n].size)
             self._sync()
             for n in todo:
                 parent = chain[n - 1] if n else ""
@@ -178,11 +177,7 @@ class Snapshots:
             os.rename(fresh.place, self.place(chain_id))
         if not self.has(chain_id):
             raise HostError(f"layer {chain_id[:19]} could not be put in its place", str(self._store.layers))
-        fd = os.open(self._store.layers, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_dir(self._store.layers)
 
 
 def _run(order: dict[str, Any], blob: int, seconds: float) -> dict[str, Any]:
@@ -237,17 +232,20 @@ def _checked(made: object) -> dict[str, Any]:
     """The worker has read a stranger's bytes: what it says is taken for what it is."""
     if isinstance(made, dict) and "error" in made:
         return made
+    if not isinstance(made, dict) or not _is_answer(made):
+        raise HostError("the unpacking process gave no answer that can be used")
+    return made
+
+
+def _is_answer(made: dict[str, Any]) -> bool:
     try:
-        assert isinstance(made, dict)
         numbers = [made["entries"], made["size"]]
         names = [*made["implicit"], *made["opaque"], *(name for pair in made["links"] for name in pair)]
         pairs = all(len(pair) == 2 for pair in made["links"])
-        assert pairs
-        assert all(isinstance(n, int) and n >= 0 for n in numbers)
-        assert all(isinstance(name, str) and os.fsdecode(clean(os.fsencode(name))) == name for name in names)
-    except (AssertionError, KeyError, TypeError, TarError, UnicodeError):
-        raise HostError("the unpacking process gave no answer that can be used") from None
-    return made
+        whole = all(isinstance(n, int) and n >= 0 for n in numbers)
+        return pairs and whole and all(os.fsdecode(clean(os.fsencode(name))) == name for name in names)
+    except (KeyError, TypeError, TarError, UnicodeError):
+        return False
 
 
 def _complete(fresh: _Fresh, below: Sequence[Path]) -> None:
@@ -255,18 +253,19 @@ def _complete(fresh: _Fresh, below: Sequence[Path]) -> None:
     try:
         _add_marks(fresh, below)
     except OSError as error:
-        where = error.filename if isinstance(error.filename, str) else ""
-        raise HostError(f"a layer could not be completed: {error.strerror} {where!r}") from None
+        what = error.filename if isinstance(error.filename, str) else ""
+        where = f"layer {fresh.made['digest'][:19]}"
+        raise HostError(f"could not be completed: {error.strerror} {what!r}", where) from None
 
 
 def _add_marks(fresh: _Fresh, below: Sequence[Path]) -> None:
     """By directory fds that follow no link."""
-    root = fresh.place / "f"
+    root, where = fresh.place / "f", f"layer {fresh.made['digest'][:19]}"
     with merged.Layers([*reversed(below)]) as lower:
         for path in fresh.made["implicit"]:
             _like_below(root, path, lower)
         for path, target in fresh.made["links"]:
-            _copy_up(root, path, target, lower)
+            _copy_up(root, path, target, lower, where)
     for path in fresh.made["opaque"]:
         with merged.opened(root, path, _DIRECTORY) as fd:
             os.setxattr(fd, OPAQUE, b"y")
@@ -284,11 +283,11 @@ def _like_below(root: Path, path: str, lower: merged.Layers) -> None:
         merged.copy_attributes(source, fd)
 
 
-def _copy_up(root: Path, path: str, target: str, lower: merged.Layers) -> None:
+def _copy_up(root: Path, path: str, target: str, lower: merged.Layers, where: str) -> None:
     """A hard link to a file of a lower layer is a copy of it, as overlayfs itself would make one."""
     found = lower.find(target)
     if found is None or not stat.S_ISREG(found.mode):
-        raise DefinitionError(f"a hard link to {target[:200]!r}, which is no file of this image")
+        raise DefinitionError(f"a hard link to {target[:200]!r}, which is no file of this image", where)
     directory, _, name = path.rpartition("/")
     with merged.opened(root, directory, _DIRECTORY) as parent, found.open(os.O_RDONLY) as source:
         try:

@@ -20,6 +20,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -96,15 +97,15 @@ class Store:
             self._mirror()
 
     @contextmanager
-    def lock(self, exclusive: bool, wait: bool = True) -> Iterator[None]:
-        """Shared by those that add and read; whoever removes is alone. Gone with the process. Raises RefusedError."""
+    def lock(self, exclusive: bool, wait: float = 10.0) -> Iterator[None]:
+        """Shared by those that add and read; whoever removes is alone. Gone with the process.
+
+        `wait`: seconds for others to end. Raises RefusedError.
+        """
         fd = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
-            fcntl.flock(fd, kind if wait else kind | fcntl.LOCK_NB)
+            _flock(fd, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH, wait)
             yield
-        except BlockingIOError:
-            raise RefusedError("another command is at work on the images", hint="try again when it has ended") from None
         finally:
             os.close(fd)
 
@@ -180,7 +181,7 @@ class Store:
     def image(self, ref: Reference) -> Image:
         """The whole image of a name. Raises GoneError-like RefusedError when there is none, BrokenError."""
         if (record := self.record(ref)) is None:
-            raise RefusedError(f"there is no image {ref.familiar}", hint=f"wharfctl images pull {ref.familiar}")
+            raise RefusedError(f"there is no image {ref.familiar}", hint="wharfctl images import FILE brings it in")
         return self.image_of(record)
 
     def image_of(self, record: Record) -> Image:
@@ -301,6 +302,20 @@ class Store:
         self.write(self.layout / "index.json", media.canonical(body))
 
 
+def _flock(fd: int, kind: int, wait: float) -> None:
+    """flock(2) has no limit of its own; those who hold it long are few, and ask for it seldom."""
+    until = time.monotonic() + wait
+    while True:
+        try:
+            fcntl.flock(fd, kind | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                hint = "try again when it has ended"
+                raise RefusedError("another command is at work on the images", hint=hint) from None
+        time.sleep(0.05)
+
+
 def digest_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
@@ -314,8 +329,11 @@ def sync_dir(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Of ours or of an image; links are removed, not followed (shutil.rmtree works by directory fds)."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    """Of ours or of an image; links are removed, not followed (shutil.rmtree works by directory fds).
+
+    Somebody else may be removing it, too.
+    """
+    while path.is_dir() and not path.is_symlink():
+        with suppress(FileNotFoundError):
+            shutil.rmtree(path)
+    path.unlink(missing_ok=True)

@@ -144,9 +144,9 @@ class Reader:
         if head[257:263] == b"ustar\0" and head[345:346] != b"\0":
             path = head[345:500].partition(b"\0")[0] + b"/" + path
         path = pax.get(b"path") or name or path
-        kind = _KINDS.get(kind, FILE)
-        if kind == FILE and path.endswith(b"/"):  # before ustar, directories were files with a slash
+        if kind == b"\0" and path.endswith(b"/"):  # before ustar, directories were files with a slash
             kind = DIRECTORY
+        kind = _KINDS.get(kind, FILE)
         if kind == FILE:
             size = _decimal(pax, b"size", size, where)
             if size > MAX_SIZE:

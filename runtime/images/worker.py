@@ -6,7 +6,6 @@ reads the first byte. What it says is checked by who asked (unpack.py): it has r
 
 from __future__ import annotations
 
-import encodings.idna  # noqa: F401  nothing can be imported once the root is another
 import hashlib
 import json
 import os

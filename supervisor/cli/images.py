@@ -45,7 +45,7 @@ def _store() -> tuple[Store, Snapshots]:
     except OSError as error:
         hint = "run it as root" if os.geteuid() else ""
         raise HostError(f"no store of images: {error.strerror}", str(error.filename or store.root), hint) from None
-    with suppress(WharfError), store.lock(exclusive=True, wait=False):  # else somebody is at work, and his is no litter
+    with suppress(WharfError), store.lock(exclusive=True, wait=0):  # else somebody is at work, and his is no litter
         store.sweep()
     return store, Snapshots(store)
 
@@ -79,16 +79,23 @@ def _ls(context: Context, names: list[str]) -> int:
 
 
 def _import(context: Context, names: list[str]) -> int:
+    from runtime.images import garbage
     from runtime.images.importer import Importer
     from runtime.images.media import host_platform, parse_platform
+    from runtime.images.snapshots import Limits, Snapshots
 
     _exactly(names, 1, "images import FILE")
-    store, snapshots = _store()
+    store, _ = _store()
     platform = parse_platform(context.args.text("platform")) if context.args.on("platform") else host_platform()
     path = Path(os.path.abspath(names[0]))
     if not path.exists():
         raise WharfError("there is no such file", str(path))
-    records = Importer(store, snapshots, platform).run(path, context.args.text("name"))
+    snapshots = Snapshots(store, Limits(devices=context.args.on("allow_devices")))
+    try:
+        records = Importer(store, snapshots, platform).run(path, context.args.text("name"))
+    except WharfError:
+        garbage.collect(store, snapshots)  # what it had brought in by then
+        raise
     _told(context, records)
     return 0
 

@@ -148,6 +148,7 @@ COMMANDS = (
         (
             Option("--name", "the name of an imported image that brings none", "NAME"),
             Option("--platform", "the image of an index, when not this host's", "OS/ARCH[/VARIANT]"),
+            Option("--allow-devices", "import: take device nodes of layers"),
             Option("--dry-run", "prune: say what would go, and why"),
         ),
     ),

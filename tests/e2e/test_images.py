@@ -48,6 +48,11 @@ def say(host: Host, *words: str) -> str:
 
 
 @pytest.mark.kernel  # also in the VM: before Linux 6.5 the layers of a mount are told in another way
+def values(host: Host) -> list[str]:
+    """What its root takes, as metrics say."""
+    return [line.rpartition(" ")[2] for line in host.metrics().splitlines() if line.startswith("container_fs_usage_b")]
+
+
 def test_an_image_runs_as_its_config_says_and_its_writable_layer_lives_over_restarts(host: Host) -> None:
     say(host, "images", "import", str(archive(host.base / "one", "one")))
     host.define("web", WEB)
@@ -63,10 +68,12 @@ def test_an_image_runs_as_its_config_says_and_its_writable_layer_lives_over_rest
 
     host.until(lambda: starts() == "x\nx\n", 10, "it did not start twice")
     assert str(host.base) not in Path("/proc/self/mountinfo").read_text()  # its mount is in its own namespace alone
+    say(host, "exec", "web", "--", "sh", "-c", "yes | head -c 3000000 > /data/large")
     host.kill_daemon()
     host.start()
     host.until_state("web", "RUNNING")
     assert starts() == "x\nx\n"  # it ran on
+    host.until(lambda: any(float(v) > 3e6 for v in values(host)), 20, "the writable layer is not measured")
 
 
 def test_another_image_under_the_name_takes_effect_at_the_next_start_with_a_new_writable_layer(host: Host) -> None:
@@ -121,3 +128,14 @@ def test_the_plan_of_an_image_is_shown_without_a_daemon(host: Host) -> None:
     host.define("web", WEB)
     assert "OVERLAY" in say(host, "plan", "web", "--launch")
     assert json.loads(say(host, "plan", "web"))["process"]["user"]["uid"] == 77
+
+
+def test_an_import_that_fails_takes_along_what_it_brought_in(host: Host) -> None:
+    whole = archive(host.base / "one", "one")
+    cut = host.base / "cut.tar"
+    cut.write_bytes(whole.read_bytes()[: -whole.stat().st_size // 3])
+    done = host.ctl("images", "import", str(cut))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "is no image archive" in done.stderr or "lacks" in done.stderr
+    for place in ("oci/blobs/sha256", "layers", "ingest", "refs", "tmp"):
+        assert not list((host.base / "state/images" / place).iterdir())

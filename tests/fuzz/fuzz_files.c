@@ -6,7 +6,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "fuzz.h"
+#include "fuzz_dir.h"
 #include "shim.h"
 
 int watch(const struct shim *s, int fd, unsigned kind, unsigned index, uint32_t events)
@@ -17,24 +17,6 @@ int watch(const struct shim *s, int fd, unsigned kind, unsigned index, uint32_t 
 
 static const char *const NAMES[] = {"init",   "memory.events", "memory.events.local", "memory.peak", "stat",
 				    "status", "cgroup.events", "cgroup.freeze",       "init.tmp"};
-
-static char path[] = "/dev/shm/wharf-fuzz-XXXXXX";
-
-static void remove_dir(void)
-{
-	rmdir(path); /* files stay only after a finding */
-}
-
-static int open_dir(void)
-{
-	static int dir = -1;
-	if (dir < 0) {
-		HOLDS(mkdtemp(path));
-		dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		atexit(remove_dir);
-	}
-	return dir;
-}
 
 static void write_files(int dir, const uint8_t *data, size_t size)
 {
@@ -74,7 +56,7 @@ static void round_trip(struct record *r, int dir, struct init_note *note)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static struct shim s;
-	int dir = open_dir(), status = 0;
+	int dir = fuzz_dir(), status = 0;
 	struct init_note note = {0};
 	memset(&s, 0, sizeof s);
 	init_state(&s);

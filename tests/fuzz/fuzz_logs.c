@@ -6,7 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "fuzz.h"
+#include "fuzz_dir.h"
 #include "logs.h"
 #include "shim.h"
 
@@ -21,24 +21,6 @@ static char bufs[LOG_STREAMS][LOG_CHUNK];
 static uint8_t sent[2][1 << 16], found[2][1 << 16], file[1 << 21];
 static size_t sent_n[2], found_n[2];
 enum { HEAD = 40 }; /* `2026-11-25T07:04:04.123456789Z stdout F ` */
-
-static char path[] = "/dev/shm/wharf-fuzz-XXXXXX";
-
-static void remove_dir(void)
-{
-	rmdir(path); /* files stay only after a finding */
-}
-
-static int log_dir(void)
-{
-	static int dir = -1;
-	if (dir < 0) {
-		HOLDS(mkdtemp(path));
-		dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		atexit(remove_dir);
-	}
-	return dir;
-}
 
 /* Put the lines of one file together again. */
 static void read_back(int dir, const char *name)
@@ -104,7 +86,7 @@ static void check(int dir, uint64_t max_size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	int pipes[2][2], dir = log_dir();
+	int pipes[2][2], dir = fuzz_dir();
 	if (size < 1)
 		return 0;
 	uint64_t max_size = data[0] & 1 ? (uint64_t)data[0] << 8 : 0;

@@ -30,7 +30,7 @@ class Packed(Snapshots):
         super().__init__(store)
         self.asked: list[str] = []
 
-    def unpack(self, image: Image, told: Callable[[str, int], None] = lambda _d, _s: None) -> None:
+    def unpack(self, image: Image) -> None:
         self.asked.append(image.record.digest)
 
 
