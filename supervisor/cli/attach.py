@@ -202,7 +202,7 @@ def _attached(context: Context, client: _Client) -> int:
     if raw and not terminal.is_terminal(0):
         raise RefusedError("its stdin is a terminal, and ours is none", client.name, "use --no-stdin")
     try:
-        with terminal.held(0, raw, lambda: client.session.resized()):
+        with terminal.held(0, terminal.raw if raw else None, lambda: client.session.resized()):
             end = client.run()
     except terminal.Ended as ended:
         return 128 + ended.number

@@ -163,7 +163,7 @@ def _on_terminal(context: Context, sock: socket.socket, asked: dict[str, Any]) -
     master = _master(context, sock)
     os.set_blocking(master, False)
     try:
-        with terminal.held(0, interactive, resized):
+        with terminal.held(0, terminal.raw if interactive else None, resized):
             resized()
             return _copy(context, sock, master, interactive)
     except terminal.Ended as ended:  # the terminal is closed with us, and its command hung up

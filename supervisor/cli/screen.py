@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import sys
 import termios
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from types import FrameType
+
+from supervisor.cli.terminal import held
 
 ENTER = "\x1b[?1049h\x1b[?25l"  # other page, no cursor
 LEAVE = "\x1b[?25h\x1b[?1049l"
@@ -22,14 +22,6 @@ KEYS = {
     "\x1b[A": "up", "\x1b[B": "down", "\x1bOA": "up", "\x1bOB": "down", "\x1b[5~": "page up", "\x1b[6~": "page down",
     "\x1b[H": "home", "\x1b[F": "end",
 }  # fmt: skip
-
-
-class Ended(BaseException):
-    """A signal that ends us came: like KeyboardInterrupt, not to be caught on the way."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 def is_screen() -> bool:
@@ -61,8 +53,7 @@ class Screen:
             text = text.ljust(columns) if style == "\2" else text
             out.append(("\r\n" if number else "") + begin + text + (PLAIN if begin else "") + TO_EOL)
         out.append(BELOW)
-        sys.stdout.write("".join(out))
-        sys.stdout.flush()
+        _say("".join(out))
 
     def key(self, seconds: float) -> str:
         """The next key; "" when the time is over, "resize" when the window changed, "end" when the input is gone."""
@@ -94,37 +85,37 @@ class Screen:
         return text[0]
 
 
-def _ended(number: int, _: FrameType | None) -> None:
-    raise Ended(number)
+def _by_key(fd: int) -> None:
+    """Keys one by one, without an echo; the output stays as it is."""
+    mode = termios.tcgetattr(fd)
+    mode[3] &= ~(termios.ICANON | termios.ECHO)
+    mode[6][termios.VSUSP] = b"\0"  # a job that is stopped would leave the page and the cursor as they are
+    mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
+    termios.tcsetattr(fd, termios.TCSADRAIN, mode)
 
 
 @contextmanager
 def screen() -> Iterator[Screen]:
-    """Inside, the terminal is ours. Ended and KeyboardInterrupt may be raised there."""
-    saved = termios.tcgetattr(0)
+    """Inside, the terminal is ours. terminal.Ended may be raised there."""
     wake, other = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    old_fd = signal.set_wakeup_fd(other, warn_on_full_buffer=False)
-    before = {number: signal.signal(number, _ended) for number in (signal.SIGTERM, signal.SIGHUP)}
-    before[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, lambda number, frame: None)
+
+    def resized() -> None:
+        with suppress(BlockingIOError):
+            os.write(other, b"r")
+
     try:
-        mode = termios.tcgetattr(0)
-        mode[3] &= ~(termios.ICANON | termios.ECHO)
-        mode[6][termios.VSUSP] = b"\0"  # a job that is stopped would leave the page and the cursor as they are
-        mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
-        termios.tcsetattr(0, termios.TCSADRAIN, mode)
-        sys.stdout.write(ENTER)
-        sys.stdout.flush()
-        yield Screen(wake)
+        with held(0, _by_key, resized):
+            try:
+                _say(ENTER)
+                yield Screen(wake)
+            finally:
+                with suppress(OSError, ValueError):
+                    _say(LEAVE)
     finally:
-        for number in before:
-            signal.signal(number, signal.SIG_IGN)
-        with suppress(OSError, ValueError):
-            sys.stdout.write(LEAVE)
-            sys.stdout.flush()
-        with suppress(termios.error):  # the terminal is gone
-            termios.tcsetattr(0, termios.TCSADRAIN, saved)
-        signal.set_wakeup_fd(old_fd)
-        for number, handler in before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         os.close(wake)
         os.close(other)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -10,7 +10,8 @@ from typing import Any
 
 from supervisor.cli.client import NoDaemonError, query
 from supervisor.cli.main import ERROR, Context
-from supervisor.cli.screen import Ended, Screen, is_screen, screen
+from supervisor.cli.screen import Screen, is_screen, screen
+from supervisor.cli.terminal import Ended
 from supervisor.cli.top import Top
 from supervisor.cli.usage import ordered, sorting, table
 
@@ -63,10 +64,8 @@ def _live(context: Context, shown: Top) -> int:
     try:
         with screen() as page:
             _watch(context, shown, page)
-    except KeyboardInterrupt:
-        return 0
     except Ended as ended:
-        return 0 if ended.number == signal.SIGHUP else 128 + ended.number
+        return 0 if ended.number in (signal.SIGINT, signal.SIGHUP) else 128 + ended.number
     return 0
 
 

@@ -38,10 +38,15 @@ def set_size(fd: int, size: tuple[int, int]) -> None:
         fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("4H", *size, 0, 0))
 
 
+def raw(fd: int) -> None:
+    """Every key goes through as it is."""
+    tty.setraw(fd, termios.TCSANOW)
+
+
 @contextmanager
-def held(fd: int, raw: bool, resized: Callable[[], None]) -> Iterator[None]:
-    """Inside, signals that end us raise Ended, once; the terminal `fd` is in raw mode if asked for; `resized` is called
-    when its size changes. In whatever way this is left, it is as before."""
+def held(fd: int, mode: Callable[[int], None] | None, resized: Callable[[], None]) -> Iterator[None]:
+    """Inside, signals that end us raise Ended, once; the terminal `fd` is in the `mode` that is asked for; `resized` is
+    called when its size changes. In whatever way this is left, it is as before."""
 
     def end(number: int, _: FrameType | None) -> None:
         for one in ENDING:
@@ -55,11 +60,11 @@ def held(fd: int, raw: bool, resized: Callable[[], None]) -> Iterator[None]:
     signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     before = {number: signal.signal(number, end) for number in ENDING}
     before[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, resize)
-    saved = termios.tcgetattr(fd) if raw else None
+    saved = termios.tcgetattr(fd) if mode is not None else None
     try:
         try:
-            if raw:
-                tty.setraw(fd, termios.TCSANOW)
+            if mode is not None:
+                mode(fd)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked - {signal.SIGTTOU})
             yield
         finally:
