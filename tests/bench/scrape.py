@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import shutil
 import statistics
 import sys
@@ -187,6 +188,8 @@ async def loop_delay(paths: Sequence[Path], seconds: float = 5.0) -> None:
 
 
 def main() -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # a directory of each cgroup stays open
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     sys.setswitchinterval(SWITCH_INTERVAL)
     words = sys.argv[1:]
     make, what = (real, "real") if "--real" in words else (fake, "fake")
