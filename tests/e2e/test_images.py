@@ -47,12 +47,12 @@ def say(host: Host, *words: str) -> str:
     return done.stdout
 
 
-@pytest.mark.kernel  # also in the VM: before Linux 6.5 the layers of a mount are told in another way
 def values(host: Host) -> list[str]:
     """What its root takes, as metrics say."""
     return [line.rpartition(" ")[2] for line in host.metrics().splitlines() if line.startswith("container_fs_usage_b")]
 
 
+@pytest.mark.kernel  # also in the VM: before Linux 6.5 the layers of a mount are told in another way
 def test_an_image_runs_as_its_config_says_and_its_writable_layer_lives_over_restarts(host: Host) -> None:
     say(host, "images", "import", str(archive(host.base / "one", "one")))
     host.define("web", WEB)
